@@ -1,0 +1,157 @@
+"""All seeds of one arm as a single stacked model."""
+
+import copy
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+if TYPE_CHECKING:
+    from dlatlas.lab.run import Run
+
+
+class Ensemble:
+    """S independently initialised copies of a network, their parameters stacked to (S, ...).
+
+    Copy s is built with the global random state seeded for s alone, so it does not depend on how many copies there are,
+    and two ensembles from the same factory start equal. Any elementwise optimiser trains all copies at once: the
+    gradient of the summed loss with respect to copy s is the gradient of its own loss.
+
+    Parameters
+    ----------
+    factory
+        Builds one copy, a plain ``torch.nn.Module``.
+    run
+        Gives the number of seeds S and the device.
+
+    Notes
+    -----
+    The copies run together through ``torch.func.vmap``. A network that vmap cannot take (control flow that depends on
+    data) is run in a loop over seeds instead, with the same results and interface; a warning says so once.
+    """
+
+    def __init__(self, factory: Callable[[], nn.Module], run: "Run"):
+        modules = [_build(factory, run, seed) for seed in range(run.seeds)]
+        self._stack(modules)
+
+    def _stack(self, modules: list[nn.Module]) -> None:
+        self._template = modules[0]
+        self._parameters, self._buffers = torch.func.stack_module_state(modules)
+        self.seeds = len(modules)
+        self._looped = False
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Apply copy s to row s of every input: (S, n, ...) to (S, n, ...)."""
+        return self._apply(inputs, in_dim=0)
+
+    def shared(self, *inputs: Tensor) -> Any:
+        """Apply every copy to the same input: (n, ...) to (S, n, ...)."""
+        return self._apply(inputs, in_dim=None)
+
+    def functional(self, parameters: dict[str, Tensor], *inputs: Tensor) -> Any:
+        """Apply the network of one seed with the given parameters, for ``torch.func.grad`` and its relatives.
+
+        Buffers are those of seed 0.
+        """
+        buffers = {name: value[0] for name, value in self._buffers.items()}
+        return torch.func.functional_call(self._template, (parameters, buffers), inputs)
+
+    def parameters(self) -> Iterator[Tensor]:
+        """The stacked parameters, for an optimiser."""
+        return iter(self._parameters.values())
+
+    def parameter_dict(self) -> dict[str, Tensor]:
+        """The stacked parameters by name, each (S, ...)."""
+        return dict(self._parameters)
+
+    def buffer_dict(self) -> dict[str, Tensor]:
+        """The stacked buffers (running statistics, masks) by name, each (S, ...)."""
+        return dict(self._buffers)
+
+    def module(self, seed: int) -> nn.Module:
+        """A plain network that holds a copy of one seed's parameters and buffers."""
+        module = copy.deepcopy(self._template)
+        stacked = self._parameters | self._buffers
+        with torch.no_grad():
+            for name, value in [*module.named_parameters(), *module.named_buffers()]:
+                value.copy_(stacked[name][seed])
+        return module
+
+    def clone(self) -> "Ensemble":
+        """An independent copy of the whole ensemble: a teacher, a snapshot, a restart."""
+        twin = copy.copy(self)
+        twin._template = copy.deepcopy(self._template)
+        twin._parameters = {k: v.detach().clone().requires_grad_(v.requires_grad) for k, v in self._parameters.items()}
+        twin._buffers = {k: v.detach().clone() for k, v in self._buffers.items()}
+        return twin
+
+    def train(self, mode: bool = True) -> "Ensemble":
+        """Switch every copy to training (or evaluation) mode."""
+        self._template.train(mode)
+        return self
+
+    def eval(self) -> "Ensemble":
+        """Switch every copy to evaluation mode."""
+        return self.train(False)
+
+    def _apply(self, inputs: tuple[Tensor, ...], in_dim: int | None) -> Any:
+        if not self._looped:
+            try:
+                return self._together(inputs, in_dim)
+            except RuntimeError as error:
+                result = self._one_by_one(inputs, in_dim)  # an error of the network itself is raised again here
+                self._looped = True
+                network, reason = type(self._template).__name__, str(error).splitlines()[0]
+                warnings.warn(f"vmap cannot run {network}; looping over {self.seeds} seeds ({reason})", stacklevel=3)
+                return result
+        return self._one_by_one(inputs, in_dim)
+
+    def _together(self, inputs: tuple[Tensor, ...], in_dim: int | None) -> Any:
+        call = torch.vmap(self._call, in_dims=(0, 0, *[in_dim] * len(inputs)), randomness="different")
+        return call(self._parameters, self._buffers, *inputs)
+
+    def _one_by_one(self, inputs: tuple[Tensor, ...], in_dim: int | None) -> Any:
+        results = []
+        for seed in range(self.seeds):
+            parameters = {name: value[seed] for name, value in self._parameters.items()}
+            buffers = {name: value[seed] for name, value in self._buffers.items()}
+            results.append(self._call(parameters, buffers, *(x if in_dim is None else x[seed] for x in inputs)))
+        return pytree.tree_map(lambda *leaves: torch.stack(leaves), *results)
+
+    def _call(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Tensor) -> Any:
+        return torch.func.functional_call(self._template, (parameters, buffers), inputs)
+
+
+def per_seed(function: Callable) -> Callable:
+    """Map a function of one seed over the leading seed axis of every tensor argument.
+
+    Trees of tensors are mapped leaf by leaf; arguments that hold no tensor, and all keyword arguments, are the same for
+    every seed. Random draws inside the function differ from seed to seed.
+    """
+
+    @functools.wraps(function)
+    def mapped(*arguments, **settings):
+        in_dims = pytree.tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, arguments)
+        return torch.vmap(functools.partial(function, **settings), in_dims=in_dims, randomness="different")(*arguments)
+
+    return mapped
+
+
+def clip_grad_norm(nets: Ensemble, max_norm: float) -> Tensor:
+    """Scale the gradient of each seed down to norm ``max_norm`` where it is longer; return the norms before, (S,)."""
+    gradients = [p.grad for p in nets.parameters() if p.grad is not None]
+    norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+    scale = (max_norm / norms.clamp_min(torch.finfo(norms.dtype).tiny)).clamp_max(1.0)
+    for gradient in gradients:
+        gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
+    return norms
+
+
+def _build(factory: Callable[[], nn.Module], run: "Run", seed: int) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(run.generator("initialisation", seed).initial_seed())
+        return factory().to(run.device)
