@@ -7,18 +7,18 @@ from torch.nn import functional as F
 
 from dlatlas import lab
 from dlatlas.lab.run import Run
-from dlatlas.models.cnn import cnn
+from dlatlas.models.cnn import CNN
 from dlatlas.models.mlp import mlp
-from dlatlas.models.vit import vit
+from dlatlas.models.vit import ViT
 
 IMAGES = (3, 16, 16)
 ARCHITECTURES = {
     "mlp": (lambda: mlp(12, 16, 5), (12,)),
-    "cnn": (lambda: cnn(5, image_size=16), IMAGES),
-    "vit": (lambda: vit(5, image_size=16, patch_size=4, dim=16, depth=2, heads=2), IMAGES),
+    "cnn": (lambda: CNN((8, 16), 5, image_size=16, image_channels=3), IMAGES),
+    "vit": (lambda: ViT(5, image_size=16, patch_size=4, image_channels=3, dim=16, depth=2, heads=2), IMAGES),
 }
 OPTIMISERS = {
-    "momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9),
+    "momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9),
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1),
 }
@@ -140,7 +140,7 @@ def test_falls_back_to_a_loop_and_says_so_once(run, recwarn):
 
 def test_the_networks_own_error_is_raised(run):
     nets = lab.Ensemble(lambda: mlp(4, 3), run)
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+    with pytest.raises(ValueError, match="x must have shape"):
         nets(torch.randn(run.seeds, 5, 7))
 
 

@@ -1,0 +1,80 @@
+"""Multilayer perceptrons."""
+
+from itertools import pairwise
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dlatlas.models.inputs import check_shape
+from dlatlas.ops.validate import at_least, in_range, one_of
+from dlatlas.typed import typed
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "gelu": nn.GELU,
+    "identity": nn.Identity,
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+}
+
+
+class MLP(nn.Sequential):
+    """Linear layers with activations between them: an ``nn.Sequential`` that can stop before its last layer."""
+
+    @typed
+    def features(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n h"]:
+        """Give the last hidden layer, the input of the final linear map."""
+        check_shape("x", x, self[0].in_features)
+        for layer in list(self)[:-1]:
+            x = layer(x)
+        return x
+
+    @typed
+    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n k"]:
+        """Give the logits."""
+        check_shape("x", x, self[0].in_features)
+        return super().forward(x)
+
+
+@typed
+def mlp(*widths: int, activation: str = "relu", bias: bool = True, dropout: float = 0.0) -> MLP:
+    r"""Build a multilayer perceptron with PyTorch's default initialisation.
+
+    .. math:: h^0 = x, \qquad h^{l} = \phi(W^l h^{l-1} + b^l), \qquad z = W^L h^{L-1} + b^L
+
+    Parameters
+    ----------
+    *widths
+        Input dimension, widths of the hidden layers, output dimension: ``mlp(64, 128, 128, 10)`` has two hidden layers.
+    activation
+        The function φ, one of gelu, identity (a deep linear network), relu, sigmoid, silu, softplus, tanh.
+    bias
+        Whether the layers have biases b.
+    dropout
+        Probability, in [0, 1], with which a hidden unit is set to zero in training; 0 leaves the dropout layers out.
+
+    Returns
+    -------
+    MLP
+        A module from (n, widths[0]) to logits (n, widths[-1]).
+
+    Raises
+    ------
+    ValueError
+        If fewer than two widths are given, a width is not positive, the activation is not known or dropout is not a
+        probability.
+    """
+    at_least("number of widths", len(widths), 2)
+    for width in widths:
+        at_least("width", width, 1)
+    one_of("activation", activation, tuple(ACTIVATIONS))
+    in_range("dropout", dropout, 0, 1)
+
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths[:-1]):
+        layers += [nn.Linear(inputs, outputs, bias=bias), ACTIVATIONS[activation]()]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+    return MLP(*layers, nn.Linear(widths[-2], widths[-1], bias=bias))
