@@ -26,7 +26,7 @@ NETWORKS = {
     "mlp-tanh-no-bias": (lambda: mlp(7, 16, 4, activation="tanh", bias=False), lambda *n: torch.randn(*n, 7), (4,)),
     "cnn": (lambda: CNN((8, 16), 4), images, (4,)),
     "cnn-colour": (
-        lambda: CNN((8,), 4, image_size=9, image_channels=3, groups=0),
+        lambda: CNN((8, 8), 4, image_size=9, image_channels=3, groups=0),
         lambda *n: images(*n, channels=3, size=9),
         (4,),
     ),

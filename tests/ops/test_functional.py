@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch.func import grad, vmap
 
-from dlatlas.ops.functional import linearised
+from dlatlas.ops.functional import empirical_ntk, linearised
 from tests.examples import Example
 
 
@@ -25,7 +26,17 @@ EXAMPLES = [
         linearised,
         lambda make: {"f": network, "params0": {"w1": make.normal(3, 5), "w2": make.normal(5)}},
         vmap=False,  # a function comes out, and a function and a tree go in
-    )
+    ),
+    Example(
+        empirical_ntk,
+        lambda make: {
+            "f": network,
+            "params": {"w1": make.normal(3, 5), "w2": make.normal(5)},
+            "x1": make.normal(4, 3),
+            "x2": make.normal(6, 3),
+        },
+        differentiable=("x1", "x2"),
+    ),
 ]
 
 
@@ -80,3 +91,48 @@ def test_refuses_other_parameters():
         f_lin({"w1": parameters(0)["w1"]}, X)
     with pytest.raises(ValueError, match=r"shape \(5,\) of params0, got \(4,\)"):
         f_lin({"w1": parameters(0)["w1"], "w2": torch.ones(4, dtype=torch.float64)}, X)
+
+
+def several(params, x):
+    return torch.tanh(x @ params["w1"])
+
+
+def jacobian(f, params, x):
+    """The whole Jacobian as one matrix, (n, outputs, p), an output at a time."""
+    rows = []
+    for i in range(len(x)):
+        outputs = f(params, x[i : i + 1]).reshape(-1)
+        for k in range(len(outputs)):
+            gradient = grad(lambda p, i=i, k=k: f(p, x[i : i + 1]).reshape(-1)[k])(params)
+            rows.append(torch.cat([leaf.flatten() for leaf in gradient.values()]))
+    return torch.stack(rows).reshape(len(x), -1, rows[0].numel())
+
+
+@pytest.mark.parametrize("memory", [1, 700, 2**28])
+def test_empirical_kernel_is_the_jacobian_contraction_in_blocks_of_any_size(memory):
+    params, x2 = parameters(0), X[:4] + 0.5
+    full = [jacobian(network, params, x)[:, 0] for x in (X, x2)]
+    torch.testing.assert_close(empirical_ntk(network, params, X, x2, memory=memory), full[0] @ full[1].mT)
+    torch.testing.assert_close(empirical_ntk(network, params, X, memory=memory), full[0] @ full[0].mT)
+
+
+@pytest.mark.parametrize("memory", [1, 3000, 2**28])
+def test_reductions_of_several_outputs(memory):
+    params, x2 = parameters(0), X[:4] + 0.5
+    full = [jacobian(several, params, x) for x in (X, x2)]
+    expected = torch.einsum("icp,jdp->ijcd", *full)
+    got = empirical_ntk(several, params, X, x2, reduction="full", memory=memory)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(
+        empirical_ntk(several, params, X, reduction="full", memory=memory),
+        torch.einsum("icp,jdp->ijcd", full[0], full[0]),
+    )
+    trace = empirical_ntk(several, params, X, x2, reduction="trace", memory=memory)
+    torch.testing.assert_close(trace, expected.diagonal(dim1=2, dim2=3).sum(-1))
+
+
+def test_several_outputs_need_a_declared_reduction():
+    with pytest.raises(ValueError, match="reduction must be 'trace' or 'full' for a network with 5 outputs"):
+        empirical_ntk(several, parameters(0), X)
+    with pytest.raises(TypeCheckError):
+        empirical_ntk(several, parameters(0), X, reduction="mean")

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from dlatlas.data.home import PreparedFile, PublishedFile, fetch, prepared
-from dlatlas.data.split import Split, random_images
+from dlatlas.data.images import random_images
+from dlatlas.data.split import Split
 from dlatlas.typed import typed
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -61,7 +62,7 @@ def _arrays() -> dict[str, NDArray[np.uint8]]:
 
 
 def read_binary_archive(path: Path) -> dict[str, NDArray[np.uint8]]:
-    """Read images (n, 3, 32, 32) and labels (n,) of both sets: a record is a label, then the planes red, green, blue."""
+    """Read images (n, 3, 32, 32) and labels (n,) of both sets; a record is a label, then red, green, blue planes."""
     arrays = {}
     with tarfile.open(path) as archive:
         for part, batches in BATCHES.items():

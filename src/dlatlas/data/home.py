@@ -1,11 +1,12 @@
-"""The data home: the folder where data sets too large for the repository are kept, each file checked before it is read.
+"""The data home: where data sets too large for the repository are kept, each file checked before it is read.
 
-The folder is ``$DLATLAS_DATA`` if that is set, else the user's cache. A file that is there and has the known checksum is
-used; otherwise it is fetched from its publisher, with a progress bar. A file with another checksum is never read.
+The folder is ``$DLATLAS_DATA`` if that is set, else the user's cache. A file that is there and has the known checksum
+is used; otherwise it is fetched from its publisher, with a progress bar. A file with another checksum is never read.
 """
 
 import logging
 import os
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def fetch(file: PublishedFile) -> Path:
     Raises
     ------
     DataUnavailableError
-        If the file is missing or corrupt and cannot be downloaded; the message has the file, the folder and the address.
+        If the file is missing or corrupt and cannot be downloaded; the message names file, folder and address.
     """
     path = data_home() / file.name
     if not path.exists():
@@ -99,12 +100,12 @@ def fetch(file: PublishedFile) -> Path:
         return _download(file, path)
     except (OSError, ValueError) as error:
         remedy = f"Put the file there, or set {VARIABLE} to the folder that has it."
-        message = f"{problem}, and could not be fetched from {file.url} ({_first_line(error)}). {remedy}"
+        message = f"{problem}, and could not be fetched from {file.url} ({_brief(error)}). {remedy}"
         raise DataUnavailableError(message) from error
 
 
 def _download(file: PublishedFile, path: Path) -> Path:
-    """Download to a temporary file, check it, and only then move it into place: an interrupted download leaves nothing."""
+    """Download to a temporary file, check it, and only then move it into place."""
     pooch.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(progressbar=True, timeout=(CONNECT_SECONDS, READ_SECONDS))
     return Path(pooch.retrieve(file.url, file.checksum, path.name, path.parent, downloader=downloader))
@@ -123,5 +124,5 @@ def _corrupt(path: Path, checksum: str) -> str:
     return f"{path} is corrupt: its {kind} checksum should be {expected}, but is {_digest(path, checksum)}"
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
+def _brief(error: Exception) -> str:
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 160, placeholder=" …")

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from dlatlas.data.home import PreparedFile, PublishedFile, fetch, prepared
-from dlatlas.data.split import Split, random_images
+from dlatlas.data.images import random_images
+from dlatlas.data.split import Split
 from dlatlas.typed import typed
 
 PREPARED = PreparedFile("mnist.npz", "sha256:398e4d7ac747a94dc016d329c91fbe14107208666cf85949a74aa585c1fed86e")
@@ -61,7 +62,7 @@ def _arrays() -> dict[str, NDArray[np.uint8]]:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read a gzipped array of bytes in the IDX format: two zeros, type, number of dimensions, sizes (big-endian), data."""
+    """Read a gzipped array of bytes in IDX format: two zeros, type, number of dimensions, big-endian sizes, data."""
     with gzip.open(path) as stream:
         content = stream.read()
     kind, dimensions = content[2], content[3]

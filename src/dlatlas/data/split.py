@@ -4,12 +4,9 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dlatlas.typed import typed
-
-BRIGHTEST = 255
 
 
 class Split(NamedTuple):
@@ -56,39 +53,6 @@ def random_split(
     order = torch.randperm(samples, generator=generator)
     kept, held_back = order[:train], order[train:]
     return Split(x[kept], y[kept], x[held_back], y[held_back])
-
-
-def random_images(arrays: dict[str, NDArray], *, train: int, test: int, generator: torch.Generator) -> Split:
-    """Draw from stored sets of images, without repetition.
-
-    Parameters
-    ----------
-    arrays
-        Bytes ``x_train`` and ``x_test`` (n, channels, height, width), labels ``y_train`` and ``y_test`` (n,).
-    train, test
-        Number of images to draw from each set.
-    generator
-        Source of the choice and the order.
-
-    Returns
-    -------
-    Split
-        Images with values in [0, 1], and labels.
-
-    Raises
-    ------
-    ValueError
-        If there are not so many images.
-    """
-    drawn = {}
-    for part, wanted in (("train", train), ("test", test)):
-        stored = len(arrays[f"y_{part}"])
-        if not 1 <= wanted <= stored:
-            raise ValueError(f"{part} must lie between 1 and the {stored} images there are, got {wanted}")
-        chosen = torch.randperm(stored, generator=generator)[:wanted].numpy()
-        drawn[f"x_{part}"] = torch.as_tensor(arrays[f"x_{part}"][chosen]).to(torch.get_default_dtype()) / BRIGHTEST
-        drawn[f"y_{part}"] = torch.as_tensor(arrays[f"y_{part}"][chosen]).long()
-    return Split(**drawn)
 
 
 @typed

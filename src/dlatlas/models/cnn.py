@@ -11,10 +11,11 @@ from dlatlas.typed import typed
 
 
 class CNN(nn.Module):
-    r"""Stages of convolution 3×3, group normalisation, ReLU and max-pooling 2×2, then one linear layer.
+    r"""Stages of convolution 3×3 with stride 2, group normalisation and ReLU, then one linear layer.
 
-    Every stage halves the image. There are no batch statistics, so the output for an image does not depend on the rest
-    of its batch, and training needs no state beside the parameters.
+    Every stage halves the image (rounded up); strides do this at a fraction of the cost of pooling. There are no batch
+    statistics, so the output for an image does not depend on the rest of its batch, and training needs no state beside
+    the parameters.
 
     Parameters
     ----------
@@ -60,7 +61,8 @@ class CNN(nn.Module):
         self.stages = nn.Sequential(
             *(_stage(i, o, groups) for i, o in zip(inputs, channels, strict=True)), nn.Flatten()
         )
-        self.head = nn.Linear(channels[-1] * (image_size // 2 ** len(channels)) ** 2, classes)
+        smallest = -(-image_size // 2 ** len(channels))
+        self.head = nn.Linear(channels[-1] * smallest**2, classes)
 
     @typed
     def features(self, x: Float[Tensor, "n c size size"]) -> Float[Tensor, "n h"]:
@@ -83,4 +85,4 @@ def _check_groups(groups: int, channels: Sequence[int]) -> None:
 
 def _stage(inputs: int, outputs: int, groups: int) -> nn.Sequential:
     normalisation = [nn.GroupNorm(groups, outputs)] if groups else []
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), *normalisation, nn.ReLU(), nn.MaxPool2d(2))
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), *normalisation, nn.ReLU())

@@ -14,9 +14,9 @@ Parameters = dict[str, Tensor]
 
 
 class ScaledMLP(nn.Module):
-    r"""A fully connected network whose layers are :math:`h^l = a_l W^l s(h^{l-1}) + c\, b^l`.
+    r"""A fully connected network whose layers are :math:`h^\ell = a_\ell W^\ell \phi(h^{\ell-1}) + c\, b^\ell`.
 
-    The parametrisation is the choice of the fixed factors :math:`a_l, c` and of the standard deviations at
+    The parametrisation is the choice of the fixed factors :math:`a_\ell, c` and of the standard deviations at
     initialisation: see `NTKMLP` and `StandardMLP`.
     """
 
@@ -33,7 +33,7 @@ class ScaledMLP(nn.Module):
 
     @property
     def factors(self) -> list[float]:
-        """The factors :math:`a_l` in front of the weights."""
+        r"""The factors :math:`a_\ell` in front of the weights."""
         raise NotImplementedError
 
     @property
@@ -46,12 +46,15 @@ class ScaledMLP(nn.Module):
         return self.preactivations(dict(self.named_parameters()), x)[-1]
 
     def preactivations(self, params: Parameters, x: Tensor, shifts: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """The values :math:`h^1, ..., h^L` of all layers, with a constant added to each where ``shifts`` gives one."""
+        """The values :math:`h^1, ..., h^L` of all layers, with a constant added to each where ``shifts`` gives one.
+
+        Parameters may have leading axes of their own, for several networks, where ``x`` has the same: (..., n, d).
+        """
         layers, signal = [], x
         for index, factor in enumerate(self.factors):
             h = factor * signal @ params[f"weights.{index}"].mT
             if self.biases is not None:
-                h = h + self.bias_factor * params[f"biases.{index}"]
+                h = h + self.bias_factor * params[f"biases.{index}"][..., None, :]
             if shifts is not None:
                 h = h + shifts[index]
             layers.append(h)
@@ -62,14 +65,14 @@ class ScaledMLP(nn.Module):
 class NTKMLP(ScaledMLP):
     r"""A network in the NTK parametrisation: every parameter is N(0, 1), and the scale is in the forward pass.
 
-    .. math:: h^{l} = \frac{1}{\sqrt{n_{l-1}}} W^{l} s(h^{l-1}) + \beta\, b^{l}, \qquad f = h^{L}
+    .. math:: h^\ell = \frac{1}{\sqrt{m_{\ell-1}}} W^\ell \phi(h^{\ell-1}) + \beta\, b^\ell, \qquad f = h^L
 
     Parameters
     ----------
     widths
-        :math:`n_0, ..., n_L`: input, hidden layers, output.
+        :math:`m_0, ..., m_L`: input, hidden layers, output.
     act
-        :math:`s`: ``"relu"``, ``"erf"`` or ``"linear"``.
+        :math:`\phi`: ``"relu"``, ``"erf"`` or ``"linear"``.
     beta
         Scale :math:`\beta \ge 0` of the biases; at 0 there are none.
 
@@ -90,7 +93,8 @@ class NTKMLP(ScaledMLP):
 class StandardMLP(ScaledMLP):
     r"""A network in the standard parametrisation: the scale is in the initial weights.
 
-    .. math:: h^{l} = W^{l} s(h^{l-1}) + b^{l}, \qquad W^l_{ij} \sim N(0, 1/n_{l-1}), \quad b^l_i \sim N(0, \beta^2)
+    .. math:: h^\ell = W^\ell \phi(h^{\ell-1}) + b^\ell, \qquad
+        W^\ell_{ij} \sim N(0, 1/m_{\ell-1}), \quad b^\ell_i \sim N(0, \beta^2)
 
     At initialisation it computes the same random functions as `NTKMLP`; the gradients differ.
 

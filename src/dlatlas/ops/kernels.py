@@ -73,7 +73,7 @@ def gaussian_expectations(
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     r"""Expected products of an activation, and of its derivative, over two correlated normal variables.
 
-    .. math:: \mathrm{E}[s(u)\,s(v)], \quad \mathrm{E}[s'(u)\,s'(v)], \qquad
+    .. math:: \mathrm{E}[\phi(u)\,\phi(v)], \quad \mathrm{E}[\phi'(u)\,\phi'(v)], \qquad
         (u, v) \sim N\!\left(0, \begin{pmatrix} a & c \\ c & b \end{pmatrix}\right)
 
     in closed form: arc-cosine kernels for the rectifier, an arc-sine for the error function. Elementwise, broadcasting.

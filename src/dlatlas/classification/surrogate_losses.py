@@ -1,0 +1,412 @@
+"""Surrogates for the zero-one loss: comp-sum losses and their bounds, random calibrated losses, two linear heads."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dlatlas.ops import validate
+from dlatlas.typed import typed
+
+BISECTION_STEPS = 60  # halves [0, 1] down to the spacing of float64 near 1
+Exponent = float | Float[Tensor, ""]
+NEGATIVE_SLOPE = 1e-6  # keeps every EnsLoss derivative strictly below zero
+
+
+@typed
+def comp_sum_loss(
+    logits: Float[Tensor, "n K"], target: Int[Tensor, " n"], *, tau: float = 1.0, reduction: str = "mean"
+) -> Float[Tensor, ""] | Float[Tensor, " n"]:
+    r"""Comp-sum loss: one exponent from sum-exponential over cross-entropy to mean absolute error.
+
+    .. math:: \ell_\tau = \frac{1 - p_y^{\tau - 1}}{\tau - 1}, \qquad \ell_1 = -\log p_y, \qquad p = \mathrm{softmax}(s)
+
+    Parameters
+    ----------
+    logits, target
+        Scores :math:`s`, (n, K) with K at least 2, not probabilities; labels :math:`y` in 0, ..., K - 1, (n,).
+    tau
+        0 sum-exponential, 1 cross-entropy, 1 + q generalised cross-entropy, 2 mean absolute error.
+    reduction
+        ``"mean"``, ``"sum"``, or ``"none"`` for (n,).
+
+    Raises
+    ------
+    ValueError
+        Negative tau, a label outside its range, one class only, or rows that are already probabilities.
+
+    References
+    ----------
+    comp-sum-losses
+    """
+    _check_family(tau, logits.shape[-1])
+    validate.one_of("reduction", reduction, ("mean", "sum", "none"))
+    validate.labels("target", target, logits.shape[-1])
+    _check_logits(logits)
+    log_p = logits.log_softmax(-1).gather(-1, target[:, None]).squeeze(-1)
+    losses = -_deformed_log(log_p, tau)
+    return losses if reduction == "none" else getattr(losses, reduction)()
+
+
+@typed
+def comp_sum_bound_T(beta: Float[Tensor, "*shape"], tau: float, n_classes: int) -> Float[Tensor, "*shape"]:
+    r"""Least excess surrogate error that an excess zero-one error of ``beta`` comes with.
+
+    .. math:: T_\tau(\beta) = m^{1-\tau}\,\frac{1 - A^{2-\tau}}{1-\tau}, \quad
+        A = \tfrac12\left[(1+\beta)^{\frac{1}{2-\tau}} + (1-\beta)^{\frac{1}{2-\tau}}\right], \quad
+        m = 2 \text{ if } \tau < 1 \text{ else } n
+
+    for :math:`\tau < 2`, with its limit at 1; and :math:`n^{1-\tau}\beta/(\tau-1)` for :math:`\tau \ge 2`.
+
+    Parameters
+    ----------
+    beta
+        Excess zero-one errors in [0, 1], any shape.
+    tau, n_classes
+        Member of the family, at least 0, and number of classes :math:`n`, at least 2.
+
+    References
+    ----------
+    comp-sum-losses
+    """
+    _check_family(tau, n_classes)
+    validate.in_range("beta", beta, 0, 1)
+    if tau == 1:
+        return (torch.special.xlog1py(1 + beta, beta) + torch.special.xlog1py(1 - beta, -beta)) / 2
+    if tau >= 2:
+        return n_classes ** (1 - tau) * beta / (tau - 1)
+    power = 1 / (2 - tau)
+    # A - 1 rather than A: T vanishes like beta squared, which 1 - A would lose to rounding
+    excess = (torch.expm1(power * torch.log1p(beta)) + torch.expm1(power * torch.log1p(-beta))) / 2
+    shrink = (2 if tau < 1 else n_classes) ** (1 - tau)
+    return shrink * torch.expm1((2 - tau) * torch.log1p(excess)) / (tau - 1)
+
+
+@typed
+def comp_sum_bound_gamma(t: Float[Tensor, "*shape"], tau: float, n_classes: int) -> Float[Tensor, "*shape"]:
+    r"""Largest excess zero-one error that an excess surrogate error of ``t`` allows.
+
+    .. math:: \Gamma_\tau(t) = T_\tau^{-1}(\min(t, T_\tau(1)))
+
+    by bisection with a fixed number of steps, so it maps under vmap; it is not differentiable.
+
+    Parameters
+    ----------
+    t
+        Excess surrogate errors, at least 0, any shape.
+    tau, n_classes
+        As in `comp_sum_bound_T`.
+
+    References
+    ----------
+    comp-sum-losses
+    """
+    validate.in_range("t", t, 0, torch.inf)
+    low, high = torch.zeros_like(t), torch.ones_like(t)
+    for _ in range(BISECTION_STEPS):
+        middle = (low + high) / 2
+        below = comp_sum_bound_T(middle, tau, n_classes) < t
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return high
+
+
+@typed
+def conditional_regret(
+    p: Float[Tensor, "n K"], q: Float[Tensor, "n K"], tau: float = 1.0
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    r"""Excess zero-one error and excess comp-sum error at one input, when labels follow p and the model says q.
+
+    .. math:: \max_k p_k - p_{\arg\max q}, \qquad
+        \sum_k p_k f_\tau(q_k) - \inf_s \sum_k p_k f_\tau(s_k), \qquad f_\tau(s) = \frac{1 - s^{\tau-1}}{\tau-1}
+
+    each (n,). The infimum is at :math:`s_k \propto p_k^{1/(2-\tau)}`, for :math:`\tau \ge 2` at a vertex.
+
+    Parameters
+    ----------
+    p, q
+        True and predicted class probabilities, rows of (n, K); q positive for a finite answer.
+    tau
+        Member of the family, at least 0.
+
+    References
+    ----------
+    comp-sum-losses
+    """
+    _check_family(tau, p.shape[-1])
+    _check_probabilities("p", p)
+    _check_probabilities("q", q)
+    best = p.amax(-1)
+    zero_one = best - p.gather(-1, q.argmax(-1, keepdim=True)).squeeze(-1)
+    return zero_one, -(p * _deformed_log(q.log(), tau)).sum(-1) - _bayes_risk(p, best, tau)
+
+
+def _bayes_risk(p: Tensor, best: Tensor, tau: float) -> Tensor:
+    """Infimum over the simplex of the expected comp-sum loss."""
+    if tau == 1:
+        return torch.special.entr(p).sum(-1)
+    if tau >= 2:
+        return (1 - best) / (tau - 1)
+    normaliser = (p ** (1 / (2 - tau))).sum(-1)
+    return -torch.expm1((2 - tau) * normaliser.log()) / (tau - 1)
+
+
+def _deformed_log(log_p: Tensor, tau: float) -> Tensor:
+    """(p**(tau - 1) - 1)/(tau - 1) from log p; log p itself at tau = 1."""
+    return log_p if tau == 1 else torch.expm1((tau - 1) * log_p) / (tau - 1)
+
+
+def _check_family(tau: float, n_classes: int) -> None:
+    validate.at_least("tau", tau, 0)
+    validate.at_least("the number of classes", n_classes, 2)
+
+
+def _check_logits(logits: Tensor) -> None:
+    """Refuse what is a softmax already: rows without a negative entry that all sum to one."""
+    distance = torch.maximum((logits.sum(-1) - 1).abs(), -logits.amin(-1)).amax()
+    name = "the distance of logits from rows of probabilities (pass scores, not their softmax)"
+    validate.in_range(name, distance, 1e-5, torch.inf)
+
+
+def _check_probabilities(name: str, rows: Tensor) -> None:
+    validate.in_range(name, rows, 0, 1)
+    validate.in_range(f"the sum of a row of {name}", rows.sum(-1), 1 - 1e-4, 1 + 1e-4)
+
+
+@typed
+def box_cox_inverse(x: Float[Tensor, "*shape"], lam: Exponent) -> Float[Tensor, "*shape"]:
+    r"""Inverse Box-Cox transform, from the line to the non-negative numbers.
+
+    .. math:: v = \max(1 + \lambda x, 0)^{1/\lambda}, \qquad v = e^x \text{ at } \lambda = 0
+
+    Infinite, its limit, where :math:`\lambda < 0` and :math:`1 + \lambda x \le 0`.
+
+    Parameters
+    ----------
+    x, lam
+        Numbers of any shape, and the exponent :math:`\lambda`.
+
+    References
+    ----------
+    ensloss
+    """
+    lam = torch.as_tensor(lam, dtype=x.dtype, device=x.device)
+    nonzero = torch.where(lam == 0, torch.ones_like(lam), lam)
+    power = torch.exp(torch.log1p((nonzero * x).clamp_min(-1)) / nonzero)
+    return torch.where(lam == 0, torch.exp(x), power)
+
+
+@typed
+def ensloss_gradients(
+    margins: Float[Tensor, " n"], noise: Float[Tensor, " n"], *, lam: Exponent = 0.0, clip: float = 1.0
+) -> Float[Tensor, " n"]:
+    r"""Derivatives, at the margins of one batch, of a randomly drawn convex calibrated loss.
+
+    .. math:: g = \mathrm{sort}(\max(-\mathrm{BC}^{-1}_\lambda(\xi), -c)), \qquad
+        g_i = \frac{g_{(\mathrm{rank}\ z_i)}}{\max(z_i, 1)} - 10^{-6}
+
+    The smallest margin receives the most negative derivative: g, (n,) and
+    detached, is non-decreasing in the margin and negative.
+
+    Parameters
+    ----------
+    margins, noise
+        :math:`z_i = y_i f(x_i)` with :math:`y_i \in \{-1, +1\}` and independent standard normal :math:`\xi_i`, (n,).
+    lam, clip
+        Box-Cox exponent :math:`\lambda`, and largest size :math:`c` of a derivative.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two margins (no ranks), clip not positive, or margins made with {0, 1} labels.
+
+    References
+    ----------
+    ensloss
+    """
+    validate.at_least("the batch size", len(margins), 2)
+    validate.positive("clip", clip)
+    _check_margins(margins)
+    z = margins.detach()
+    legal = (-box_cox_inverse(noise, lam)).clamp_min(-clip).sort().values
+    rank = z.argsort(stable=True).argsort()
+    return legal.gather(0, rank) / z.clamp_min(1) - NEGATIVE_SLOPE
+
+
+@typed
+def ens_loss(
+    scores: Float[Tensor, " n"], targets: Int[Tensor, " n"], noise: Float[Tensor, " n"], *, lam: Exponent = 0.0
+) -> Float[Tensor, ""]:
+    r"""EnsLoss: a scalar whose gradient, not value, is that of a randomly drawn convex calibrated loss.
+
+    .. math:: \frac1n \sum_i \mathrm{stopgrad}(g_i)\, z_i, \qquad z_i = (2 t_i - 1) f(x_i)
+
+    Parameters
+    ----------
+    scores, targets
+        :math:`f(x_i)`, positive for class 1, and labels :math:`t_i \in \{0, 1\}`, both (n,).
+    noise, lam
+        As in `ensloss_gradients`; the noise fresh at every step.
+
+    References
+    ----------
+    ensloss
+    """
+    validate.labels("targets", targets, 2)
+    margins = (2 * targets - 1) * scores
+    return (ensloss_gradients(margins, noise, lam=lam) * margins).mean()
+
+
+def _check_margins(margins: Tensor) -> None:
+    """Refuse a product of scores with {0, 1} labels: it has zeros wherever the label is 0."""
+    zeros = (margins == 0).sum() % len(margins)
+    validate.in_range("the number of margins that are exactly 0 (labels must be -1 and +1)", zeros, 0, 1)
+
+
+class GaussianNaiveBayes:
+    r"""Gaussian naive Bayes with one diagonal variance for all classes: a generative linear head.
+
+    .. math:: \log\pi_k - \tfrac12 \sum_j \frac{(x_j - \mu_{kj})^2}{v_j}, \qquad
+        v_j = \sum_k \pi_k \mathrm{var}_{kj} + \epsilon
+
+    It keeps counts (K,), means (K, d) and sums of squared deviations (K, d) of the classes, and updates them exactly as
+    data come. Leading axes of the data are independent problems.
+
+    Parameters
+    ----------
+    n_classes, smoothing
+        Number of classes K, and :math:`\epsilon`; with 0, a feature that is constant within all classes is refused.
+
+    References
+    ----------
+    discriminative-vs-generative-linear-eval
+    """
+
+    def __init__(self, n_classes: int, *, smoothing: float = 1e-9):
+        validate.at_least("the number of classes", n_classes, 2)
+        validate.at_least("smoothing", smoothing, 0)
+        self.n_classes, self.smoothing = n_classes, smoothing
+        self.counts = self.means = self.squares = 0
+
+    @typed
+    def fit(self, x: Float[Tensor, "*stack n d"], y: Int[Tensor, "*stack n"]) -> "GaussianNaiveBayes":
+        """Forget what was seen and fit; every class must occur."""
+        self.counts = self.means = self.squares = 0
+        self.partial_fit(x, y)._check_complete()
+        return self
+
+    @typed
+    def partial_fit(self, x: Float[Tensor, "*stack n d"], y: Int[Tensor, "*stack n"]) -> "GaussianNaiveBayes":
+        """Add data: equal to one fit on all of it. A class may be missing until something is predicted."""
+        validate.labels("y", y, self.n_classes)
+        member = F.one_hot(y, self.n_classes).to(x.dtype)
+        counts = member.sum(-2)
+        means = member.mT @ x / counts.clamp_min(1)[..., None]
+        share = counts / (self.counts + counts).clamp_min(1)
+        shift = means - self.means
+        between = (share * self.counts)[..., None] * shift**2
+        self.squares = self.squares + member.mT @ (x - member @ means) ** 2 + between
+        self.means = self.means + share[..., None] * shift
+        self.counts = self.counts + counts
+        return self
+
+    @property
+    def prior(self) -> Tensor:
+        """Class frequencies, (K,)."""
+        return self.counts / self.counts.sum(-1, keepdim=True)
+
+    @property
+    def variance(self) -> Tensor:
+        """Shared diagonal variance, (d,)."""
+        return self.squares.sum(-2) / self.counts.sum(-1)[..., None] + self.smoothing
+
+    @typed
+    def log_joint(self, x: Float[Tensor, "*stack n d"]) -> Float[Tensor, "*stack n K"]:
+        """Scores of the classes, up to a constant that all share."""
+        self._check_complete()
+        v = self.variance[..., None, :]
+        distances = [((x - mean[..., None, :]) ** 2 / v).sum(-1) for mean in self.means.unbind(-2)]
+        return self.prior.log()[..., None, :] - torch.stack(distances, -1) / 2
+
+    @typed
+    def head(self) -> tuple[Float[Tensor, "*stack K d"], Float[Tensor, "*stack K"]]:
+        """Return the same decision as a linear head, W = mu / v and b = log pi - mu^2 / (2 v) summed over features."""
+        self._check_complete()
+        weight = self.means / self.variance[..., None, :]
+        return weight, self.prior.log() - (weight * self.means).sum(-1) / 2
+
+    @typed
+    def predict(self, x: Float[Tensor, "*stack n d"]) -> Int[Tensor, "*stack n"]:
+        """Most probable class."""
+        weight, bias = self.head()
+        return (x @ weight.mT + bias[..., None, :]).argmax(-1)
+
+    def _check_complete(self) -> None:
+        validate.in_range("the number of samples of a class", self.counts, 1, torch.inf)
+        tiny = torch.finfo(self.squares.dtype).tiny
+        validate.in_range("the variance of a feature (use smoothing > 0)", self.variance, tiny, torch.inf)
+
+
+@typed
+def logistic_head(
+    x: Float[Tensor, "*stack n d"],
+    y: Int[Tensor, "*stack n"],
+    *,
+    C: float = 1.0,
+    tolerance: float = 1e-5,
+    max_iter: int = 1000,
+) -> tuple[Float[Tensor, "*stack K d"], Float[Tensor, "*stack K"]]:
+    r"""Softmax regression with a ridge penalty, by L-BFGS: the linear probe of the whole book.
+
+    .. math:: \min_{W, b} \tfrac12 \|W\|^2 + C \sum_i \mathrm{CE}(W x_i + b, y_i)
+
+    Returns W (K, d) and b (K,) without a graph, found in float64. Leading axes are independent problems: one L-BFGS
+    minimises the sum of their objectives. When it stops depends on the data, so it does not run under vmap.
+
+    Parameters
+    ----------
+    x, y
+        Features (n, d), and labels 0, ..., K - 1 (n,), of which every one must occur: the bias is not penalised.
+    C
+        Inverse strength of the penalty.
+    tolerance, max_iter
+        Largest gradient entry, per example and in standardised features, at which to stop; most iterations.
+
+    Raises
+    ------
+    ValueError
+        C not positive, a class without a sample, or (RuntimeError) no convergence.
+
+    References
+    ----------
+    discriminative-vs-generative-linear-eval
+    """
+    validate.positive("C", C)
+    n_classes = int(y.max()) + 1
+    validate.at_least("the number of classes", n_classes, 2)
+    validate.in_range("the number of samples of a class", F.one_hot(y, n_classes).sum(-2), 1, torch.inf)
+    # the same problem in standardised features, V = W scale and c = b + W centre, takes L-BFGS far fewer steps
+    x64 = x.detach().double()
+    centre, scale = x64.mean(-2, keepdim=True), (x64.var(-2, correction=0, keepdim=True) + 1 / (C * y.shape[-1])).sqrt()
+    features, target = (x64 - centre) / scale, y.reshape(-1, y.shape[-1])
+    weight = features.new_zeros(*x.shape[:-2], n_classes, x.shape[-1], requires_grad=True)
+    bias = features.new_zeros(*x.shape[:-2], n_classes, 1, requires_grad=True)
+    solver = {"tolerance_grad": tolerance, "tolerance_change": 1e-14, "line_search_fn": "strong_wolfe"}
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=max_iter, **solver)
+
+    def objective() -> Tensor:
+        optimiser.zero_grad()
+        logits = (weight @ features.mT + bias).reshape(-1, n_classes, y.shape[-1])
+        value = F.cross_entropy(logits, target, reduction="sum") + (weight / scale).square().sum() / (2 * C)
+        value = value / y.shape[-1]
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimiser.step(objective)
+        objective()
+    steepest = max(weight.grad.abs().amax().item(), bias.grad.abs().amax().item())
+    if steepest > 10 * tolerance:
+        raise RuntimeError(f"logistic_head stopped at a gradient of {steepest:.2g} after {max_iter} iterations")
+    weight = weight.detach() / scale
+    bias = bias.detach() - weight @ centre.mT
+    return weight.to(x.dtype), bias.squeeze(-1).to(x.dtype)

@@ -1,0 +1,49 @@
+"""The chapters and profiles that there are to run."""
+
+from dlatlas.lab.registry import load_registry
+from dlatlas.publish.errors import UserError
+from dlatlas.publish.layout import Layout, repository
+
+PROFILES = ("smoke", "cpu", "gpu")
+
+
+def layout_of(profile: str) -> Layout:
+    """Paths of a build in a profile.
+
+    Raises
+    ------
+    UserError
+        When there is no such profile, with the list of those there are.
+    """
+    if profile not in PROFILES:
+        raise UserError(f"no profile {profile!r}; the profiles are {', '.join(PROFILES)}")
+    return Layout(repository(), profile)
+
+
+def written_chapters(layout: Layout) -> list[str]:
+    """Chapters that have a notebook, in the order of the book.
+
+    Raises
+    ------
+    UserError
+        When a notebook is in none of the registered places.
+    """
+    registered = [chapter.chapter for chapter in load_registry().chapters]
+    found = {f"{page.parent.name}/{page.stem}" for page in (layout.root / "notebooks").glob("*/*.md")}
+    if strays := sorted(found.difference(registered)):
+        raise UserError(f"not in book/contents.yml: {', '.join(f'notebooks/{stray}.md' for stray in strays)}")
+    return [chapter for chapter in registered if chapter in found]
+
+
+def require_written(chapter: str, layout: Layout) -> str:
+    """Return the chapter's name.
+
+    Raises
+    ------
+    UserError
+        When it has no notebook, with the list of those that have one.
+    """
+    written = written_chapters(layout)
+    if chapter not in written:
+        raise UserError(f"no chapter {chapter!r}; the written chapters are {', '.join(written) or '(none yet)'}")
+    return chapter

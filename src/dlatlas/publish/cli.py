@@ -1,0 +1,153 @@
+"""The command line. Commands import what they need when they run: `dlatlas --help` should not wait for torch."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dlatlas.publish.errors import UserError
+
+app = typer.Typer(
+    help="Run, build and test The Deep Learning Atlas.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+Profile = Annotated[str, typer.Option(help="smoke: does it run; cpu: ten seeds, a minute a chapter; gpu: 32 seeds.")]
+Chapter = Annotated[str, typer.Argument(metavar="PART/CHAPTER", help="For instance theory/grokking.")]
+Jobs = Annotated[int, typer.Option(min=1, help="How many chapters run side by side, one thread each.")]
+Cluster = Annotated[str | None, typer.Option(help="Run on a cluster: a folder under workflow/profiles, such as slurm.")]
+
+
+@app.command()
+def build(
+    profile: Profile = "cpu",
+    jobs: Jobs = CORES,
+    cluster: Cluster = None,
+) -> None:
+    """Run every chapter that is not up to date, and build the site."""
+    from dlatlas.publish.chapters import layout_of, written_chapters
+
+    layout = layout_of(profile)
+    _build(layout, written_chapters(layout), jobs, cluster, layout.html / "index.html")
+
+
+@app.command()
+def chapter(chapter: Chapter, profile: Profile = "cpu", cluster: Cluster = None) -> None:
+    """Run one chapter if it is not up to date, and build the site."""
+    from dlatlas.publish.chapters import layout_of, require_written
+
+    layout = layout_of(profile)
+    _build(layout, [require_written(chapter, layout)], 1, cluster, layout.html / "notebooks" / f"{chapter}.html")
+
+
+def _build(layout, chapters: list[str], jobs: int, cluster: str | None, page: Path) -> None:
+    from dlatlas.publish.build import build
+
+    console = Console()
+    failed = build(layout, chapters, jobs=jobs, cluster=cluster, console=console)
+    console.print(f"Open {page}", soft_wrap=True, highlight=False)
+    if failed:
+        console.print(f"{len(failed)} of {len(chapters)} chapters failed:", highlight=False)
+        console.print("\n".join(failed), soft_wrap=True, highlight=False, markup=False)
+        raise typer.Exit(1)
+
+
+@app.command()
+def execute(
+    chapter: Chapter,
+    profile: Annotated[str, typer.Option()],
+    output_notebook: Annotated[Path, typer.Option()],
+    output_record: Annotated[Path, typer.Option()],
+) -> None:
+    """Run one chapter and write its notebook and its record; the record says whether a cell failed."""
+    from dlatlas.publish.chapters import layout_of, require_written
+    from dlatlas.publish.display import showing
+    from dlatlas.publish.execute import execute_chapter
+
+    layout = layout_of(profile)
+    require_written(chapter, layout)
+    with showing([layout.progress(chapter)], Console()):
+        execute_chapter(chapter, layout, output_notebook, output_record)
+
+
+@app.command()
+def records(profile: Profile = "cpu") -> None:
+    """Gather the records of the chapters that were run into one file."""
+    from dlatlas.publish.chapters import layout_of
+    from dlatlas.publish.records import collect
+
+    layout = layout_of(profile)
+    collect(layout)
+    typer.echo(layout.records)
+
+
+@app.command()
+def site(profile: Profile = "cpu") -> None:
+    """Build the site from what was run; run nothing."""
+    from dlatlas.publish.site import build_site
+
+    typer.echo(f"Open {build_site(profile)}")
+
+
+@app.command()
+def toc() -> None:
+    """Write the table of contents anew, after a chapter or a package was added."""
+    from dlatlas.publish.chapters import layout_of
+    from dlatlas.publish.toc import write_toc
+
+    write_toc(layout_of("cpu"))
+
+
+@app.command(name="list")
+def list_chapters() -> None:
+    """List the chapters that are written."""
+    from dlatlas.lab.registry import load_registry
+    from dlatlas.publish.chapters import layout_of, written_chapters
+
+    for name in written_chapters(layout_of("cpu")):
+        typer.echo(f"{name}: {load_registry().chapter(name).title}")
+
+
+@app.command()
+def expected(chapter: Chapter) -> None:
+    """Store the outputs that nbval compares, from a run in the smoke profile."""
+    from dlatlas.publish.chapters import layout_of, require_written
+    from dlatlas.publish.execute import run
+    from dlatlas.publish.notebooks import expected_file, store_expected
+
+    layout = layout_of("smoke")
+    execution = run(require_written(chapter, layout), layout)
+    if execution.failure:
+        raise UserError(f"{chapter}: {execution.failure}")
+    count = store_expected(execution.notebook, chapter, layout)
+    typer.echo(f"{expected_file(chapter, layout)}: outputs of {count} cells")
+
+
+@app.command()
+def nbval() -> None:
+    """Write the notebooks that `pytest --nbval-lax` runs, one for each chapter, in the smoke profile."""
+    from dlatlas.publish.chapters import layout_of, written_chapters
+    from dlatlas.publish.notebooks import write_for_nbval
+
+    layout = layout_of("smoke")
+    for name in written_chapters(layout):
+        typer.echo(write_for_nbval(name, layout))
+
+
+def main() -> None:
+    """Run the command line; say what a person can set right in one message, without a traceback."""
+    from dlatlas.lab.registry import RegistryError, UnknownEntry
+    from dlatlas.publish.site import SiteError
+
+    try:
+        app()
+    except (UserError, RegistryError, SiteError, UnknownEntry) as error:
+        Console(stderr=True).print(str(error), soft_wrap=True, highlight=False, markup=False)
+        sys.exit(2)

@@ -1,0 +1,212 @@
+"""The workflow on a tiny project: it runs what changed, survives being killed, and uses both cores."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+import yaml
+
+from dlatlas.publish.files import UNFINISHED
+from tests.publish.project import PROFILE, Project, book_project, claim, tiny_project
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workflow")]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = tiny_project(tmp_path_factory.mktemp("project"))
+    project.build()
+    return project
+
+
+def rerun(project: Project) -> set[str]:
+    before = project.runs()
+    project.build()
+    return {name for name, when in project.runs().items() if when != before.get(name)}
+
+
+def append(project: Project, name: str, text: str) -> None:
+    file = project.root / name
+    file.write_text(file.read_text() + text)
+
+
+def test_all_chapters_are_run_with_the_profile_as_parameter(project: Project) -> None:
+    assert set(project.runs()) == {"alpha", "beta", "gamma"}
+    cells = nbformat.read(project.notebook_file("alpha"), as_version=4).cells
+    assert cells[1].source == 'profile = "smoke"'
+    assert cells[-1].outputs[0].text == "3 smoke\n"
+
+
+def test_nothing_changed_nothing_runs(project: Project) -> None:
+    assert rerun(project) == set()
+
+
+def test_a_file_that_was_only_touched_runs_nothing(project: Project) -> None:
+    os.utime(project.root / "src/dlatlas/ops/base.py")
+    assert rerun(project) == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "chapters"),
+    [
+        ("ops/base.py", {"alpha", "gamma"}),
+        ("ops/other.py", {"beta"}),
+        ("theory/gamma.py", {"gamma"}),
+    ],
+)
+def test_a_changed_module_runs_the_chapters_that_import_it(project: Project, module: str, chapters: set[str]) -> None:
+    append(project, f"src/dlatlas/{module}", "\n# changed\n")
+    assert rerun(project) == chapters
+
+
+def test_a_changed_text_runs_its_chapter(project: Project) -> None:
+    append(project, "notebooks/theory/beta.md", "\nMore.\n")
+    assert rerun(project) == {"beta"}
+
+
+def test_a_changed_claim_runs_its_chapter(project: Project) -> None:
+    file = project.root / "book/papers/theory.yml"
+    papers = yaml.safe_load(file.read_text())
+    papers[1]["claims"].append(claim("beta/second"))
+    file.write_text(json.dumps(papers))
+    assert rerun(project) == {"beta"}
+
+
+def test_changed_requirements_run_everything(project: Project) -> None:
+    append(project, "requirements.lock", "# changed\n")
+    assert rerun(project) == {"alpha", "beta", "gamma"}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def kill_group(process: psutil.Popen) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def kill_scheduler(process: psutil.Popen) -> None:
+    process.kill()
+
+
+@pytest.mark.parametrize("kill", [kill_group, kill_scheduler])
+def test_a_killed_build_resumes(tmp_path: Path, kill: Callable) -> None:
+    gate = tmp_path / "gate"
+    waiting = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.1)"
+    project = tiny_project(tmp_path / "project", {"quick": ["1"], "slow": [waiting, "print('through')"]})
+    process = project.start()
+    progress = project.root / "_build/smoke/progress/theory/slow.json"
+    # A run is over for Snakemake when its two outputs have left this folder; those of the other chapter stay.
+    underway = project.root / ".snakemake/incomplete"
+    wait_for(lambda: project.record_file("quick").is_file() and len(list(underway.iterdir())) == 2)
+    wait_for(lambda: progress.is_file() and json.loads(progress.read_text())["cell"] == 2)
+    family = psutil.Process(process.pid).children(recursive=True)
+    finished = project.runs()
+
+    kill(process)
+    process.wait()
+    wait_for(lambda: not any(member.is_running() for member in family), seconds=20)
+
+    assert not project.record_file("slow").exists()
+    assert not project.notebook_file("slow").exists()
+    gate.touch()
+    project.build()
+    assert project.runs()["quick"] == finished["quick"]
+    assert project.record("slow")["status"] == "finished"
+    assert not list(project.root.rglob(f"{UNFINISHED}*"))
+
+
+def test_a_half_written_notebook_without_its_record_is_run_again(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path, {"alpha": ["1"]})
+    project.build()
+    project.record_file("alpha").unlink()
+    project.notebook_file("alpha").write_text('{"cells": [')
+    (project.root / "_build/smoke/records.json").unlink()
+    project.build()
+    assert nbformat.read(project.notebook_file("alpha"), as_version=4).cells[-1].outputs
+
+
+def test_a_second_build_waits_for_the_first(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path, {"alpha": ["import time; time.sleep(5)"]})
+    first, second = project.start(), project.start()
+    outputs = [process.communicate(timeout=120)[0] for process in (first, second)]
+    assert first.returncode == second.returncode == 0, outputs
+    assert sum("Waiting for the build" in output for output in outputs) == 1
+    assert sum("theory/alpha: finished" in output for output in outputs) == 1
+
+
+FAILING = {
+    "alpha": ["1"],
+    "cut": ["import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nimport time; time.sleep(30)"],
+    "dead": ["import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"],
+    "wrong": ["print('before')", "raise ValueError('no\\nway')", "print('after')"],
+}
+
+
+def test_failed_chapters_stop_no_other_and_are_tried_again(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path, FAILING)
+    output = project.build()
+
+    assert project.record("alpha")["status"] == "finished"
+    assert project.record("wrong")["error"] == {"cell": 3, "name": "ValueError", "message": "no\nway"}
+    assert project.record("dead")["error"]["name"] == "KernelDied"
+    assert project.record("cut")["error"]["name"] == "RunCutOff"
+    assert [line.split(": ")[:3] for line in output.strip().splitlines()[-3:]] == [
+        ["theory/cut", "cell 2", "RunCutOff"],
+        ["theory/dead", "cell 2", "KernelDied"],
+        ["theory/wrong", "cell 3", "ValueError"],
+    ]
+    cells = nbformat.read(project.notebook_file("wrong"), as_version=4).cells
+    assert [[output.output_type for output in cell.outputs] for cell in cells[2:]] == [["stream"], ["error"], []]
+    for name in ("cut", "dead"):
+        assert nbformat.read(project.notebook_file(name), as_version=4).cells[2].outputs[-1].output_type == "error"
+
+    assert rerun(project) == {"cut", "dead", "wrong"}
+    project.page("wrong", "print('mended')")
+    project.build()
+    assert project.record("wrong")["status"] == "finished"
+
+
+def test_a_failed_chapter_is_a_page_of_the_site_and_the_last_line_of_the_build(tmp_path: Path) -> None:
+    wrong = ["1", "raise ValueError('the fourth wall')"]
+    project = book_project(tmp_path, {"grokking": wrong, "neural_tangent_kernel": ["print('well done')"]})
+    finished = project.command("build", "--profile", PROFILE)
+    assert finished.returncode == 1, finished.stdout
+    *_, where, count, last = finished.stdout.strip().splitlines()
+    assert where == f"Open {project.root}/_build/smoke/html/index.html"
+    assert count == "1 of 2 chapters failed:"
+    assert last == "theory/grokking: cell 3: ValueError: the fourth wall"
+    pages = project.root / "_build/smoke/html/notebooks/theory"
+    assert "the fourth wall" in (pages / "grokking.html").read_text()
+    assert "well done" in (pages / "neural_tangent_kernel.html").read_text()
+
+
+def spans(project: Project) -> list[tuple[float, float]]:
+    outputs = [nbformat.read(project.notebook_file(name), as_version=4).cells[2].outputs[0].text for name in "ab"]
+    return sorted(tuple(map(float, output.split())) for output in outputs)
+
+
+@pytest.mark.parametrize(("jobs", "together"), [(1, False), (2, True)])
+def test_chapters_run_side_by_side(tmp_path: Path, jobs: int, together: bool) -> None:
+    page = [
+        "import time; begin = time.time(); time.sleep(6); print(begin, time.time())",
+        "import os\nprint(os.environ)",
+    ]
+    project = tiny_project(tmp_path, {"a": page, "b": page})
+    project.build(jobs)
+    overlap = any(later_begin < earlier_end for (_, earlier_end), (later_begin, _) in pairwise(spans(project)))
+    assert overlap == together
+    for name in "ab":
+        environment = nbformat.read(project.notebook_file(name), as_version=4).cells[3].outputs[0].text
+        assert "'OMP_NUM_THREADS': '1'" in environment
+        assert "'MKL_NUM_THREADS': '1'" in environment
