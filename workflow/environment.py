@@ -1,4 +1,4 @@
-"""Make or mend the environment that the Makefile uses, from requirements.lock; says nothing when there is nothing to do.
+"""Make or mend the environment that the Makefile uses; says nothing when there is nothing to do.
 
     python workflow/environment.py .venv              a virtual environment, made when it is not there
     python workflow/environment.py --keep-torch DIR   an environment that is there and may have its own torch
@@ -89,13 +89,13 @@ def mend(prefix):
 def about_torch(prefix):
     """Version and requirements of the torch in an environment; None when it has none."""
     answer = subprocess.run(
-        [str(prefix / "bin" / "python"), "-c", ABOUT_TORCH], check=True, stdout=subprocess.PIPE, universal_newlines=True
+        [str(prefix / "bin" / "python"), "-c", ABOUT_TORCH], check=True, stdout=subprocess.PIPE, text=True
     )
     return json.loads(answer.stdout)
 
 
 def constraints_around(torch, lock):
-    """Pins of the lock without torch and what torch asks for, which an older or newer torch may need in another version."""
+    """Pins of the lock without torch and what torch asks for: another torch may need other versions of it."""
     free = {"torch"} | {distribution(requirement) for requirement in torch["requires"]}
     pins = [line for line in lock.splitlines() if line and not line.startswith("#") and distribution(line) not in free]
     return "\n".join(["torch==" + torch["version"], *pins]) + "\n"
@@ -116,7 +116,9 @@ def find_python():
     if sys.version_info >= OLDEST_PYTHON:
         return sys.executable
     for name in filter(shutil.which, PYTHONS):
-        answer = subprocess.run([name, "-c", "import sys; print(*sys.version_info[:2])"], check=False, stdout=subprocess.PIPE)
+        answer = subprocess.run(
+            [name, "-c", "import sys; print(*sys.version_info[:2])"], check=False, stdout=subprocess.PIPE
+        )
         if answer.returncode == 0 and tuple(map(int, answer.stdout.split())) >= OLDEST_PYTHON:
             return name
     return sys.exit("Python 3.11 or newer is needed, and none is on the path")

@@ -91,7 +91,7 @@ EXAMPLES = [
     # L-BFGS stops when the gradient is small: control flow that depends on data
     Example(
         logistic_head,
-        lambda make: {"x": make.normal(30, 5), "y": torch.arange(30, device=make.device) % 3, "C": 0.5},
+        lambda make: {"x": make.normal(30, 5), "y": torch.arange(30, device=make.device) % 3, "C": 0.5, "tolerance": 1e-7},
         vmap=False,
     ),
 ]
@@ -423,36 +423,36 @@ class TestLogisticHead:
     def test_against_scikit_learn(self, C):
         x, y = normal(80, 6), torch.arange(80) % 3
         x[torch.arange(80), y] += 2
-        weight, bias = logistic_head(x, y, C=C)
+        weight, bias = logistic_head(x, y, C=C, tolerance=1e-7)
         peer = LogisticRegression(C=C, tol=1e-10, max_iter=5000).fit(x, y)
-        torch.testing.assert_close(weight, torch.from_numpy(peer.coef_), atol=1e-5, rtol=0)
+        torch.testing.assert_close(weight, torch.from_numpy(peer.coef_), atol=1e-4, rtol=0)
         centred = bias - bias.mean()
         torch.testing.assert_close(
-            centred, torch.from_numpy(peer.intercept_ - peer.intercept_.mean()), atol=1e-5, rtol=0
+            centred, torch.from_numpy(peer.intercept_ - peer.intercept_.mean()), atol=1e-4, rtol=0
         )
 
     def test_two_classes_penalise_half_as_much_as_one_weight_vector(self):
         """Softmax with rows w/2 and -w/2 has penalty |w|^2/4: scikit-learn's binary form at twice the C."""
         x, y = normal(40, 3), torch.arange(40) % 2
-        weight, _ = logistic_head(x, y, C=0.5)
+        weight, _ = logistic_head(x, y, C=0.5, tolerance=1e-7)
         peer = LogisticRegression(C=1.0, tol=1e-10).fit(x, y)
-        torch.testing.assert_close(weight[1] - weight[0], torch.from_numpy(peer.coef_[0]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(weight[1] - weight[0], torch.from_numpy(peer.coef_[0]), atol=1e-4, rtol=0)
 
     def test_gradient_vanishes_on_separable_data(self):
         x = torch.cat([normal(20, 40) - 1, normal(20, 40, seed=1) + 1])
         y = torch.arange(40) // 20
-        weight, bias = (t.requires_grad_() for t in logistic_head(x, y))
+        weight, bias = (t.requires_grad_() for t in logistic_head(x, y, tolerance=1e-7))
         objective = weight.square().sum() / 2 + F.cross_entropy(x @ weight.mT + bias, y, reduction="sum")
         for gradient in torch.autograd.grad(objective, (weight, bias)):
             assert gradient.abs().max() < 1e-3
 
     def test_stacked_problems_equal_separate_ones(self):
         x, y = normal(3, 40, 5), (torch.arange(40) % 4).repeat(3, 1)
-        weight, bias = logistic_head(x, y)
+        weight, bias = logistic_head(x, y, tolerance=1e-7)
         for s in range(3):
-            alone = logistic_head(x[s], y[s])
-            torch.testing.assert_close(weight[s], alone[0], atol=1e-5, rtol=0)
-            torch.testing.assert_close(bias[s], alone[1], atol=1e-5, rtol=0)
+            alone = logistic_head(x[s], y[s], tolerance=1e-7)
+            torch.testing.assert_close(weight[s], alone[0], atol=1e-4, rtol=0)
+            torch.testing.assert_close(bias[s], alone[1], atol=1e-4, rtol=0)
 
     def test_refuses(self):
         x, y = normal(10, 2), torch.arange(10) % 2

@@ -26,6 +26,7 @@ from dlatlas.data.shapes import (
     statements,
     tokens,
 )
+from dlatlas.data.shapes.grammar import plural
 
 VALUES = {"shape": SHAPES, "colour": COLOURS, "size": SIZES, "texture": TEXTURES}
 MEANINGS = {
@@ -174,11 +175,14 @@ def test_english():
     assert phrase(shape="arrow") == "an arrow"
     assert phrase(shape="star", colour="orange") == "an orange star"
     assert phrase(size="small", texture="stripes", colour="blue") == "a small striped blue object"
-    numbers = captions(sample(400, generator=generator(), objects=(4, 4)), generator=generator(), about=("count",))
-    joined = " ".join(numbers)
-    assert "leafs" not in joined
-    assert "crosss" not in joined
-    assert "one stars" not in joined
+    assert [plural(noun) for noun in ("star", "cross", "leaf", "object")] == ["stars", "crosses", "leaves", "objects"]
+    stars = Joint().only(shape="star", colour=("red", "blue"))
+    scenes = sample(200, generator=generator(), objects=(2, 2), joint=stars)
+    sentences = captions(scenes, generator=generator(), about=("count",))
+    numbered = {tuple(sentence.split()[:1] + sentence.split()[-1:]) for sentence in sentences}
+    assert ("one", "star") in numbered
+    assert ("two", "stars") in numbered
+    assert not {("one", "stars"), ("two", "star")} & numbered
 
 
 def test_the_vocabulary_covers_every_sentence(scenes):

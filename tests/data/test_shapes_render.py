@@ -102,6 +102,14 @@ def test_the_area_of_a_disc_converges_to_pi_r_squared():
     assert errors[2] < 2e-4
 
 
+def test_coverage_is_the_smoothstep_of_the_distance_to_the_edge():
+    right = torch.linspace(20, 21, 11) / 32
+    scenes = plain_scenes(11, shape=torch.full((11, 1), SHAPES.index("square")), radius=(right[:, None] - 0.5) / g.BOX)
+    cover = silhouettes(scenes, 32)[:, 0, 16, 20]
+    share = 32 * right - 20
+    torch.testing.assert_close(cover, 3 * share**2 - 2 * share**3, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_outlines_fit_the_unit_circle_and_come_near_it(shape):
     line = torch.linspace(-1.5, 1.5, 601, dtype=torch.float64)

@@ -152,6 +152,16 @@ def test_a_crop_enlarges(images):
     assert 1.1 < share(cropped) / share(x) < 1.8
 
 
+def test_crops_come_from_everywhere():
+    ramp = torch.linspace(0, 1, 33).expand(1, 3, 33, 33)
+    for x in (ramp, ramp.mT):
+        x = x.expand(400, -1, -1, -1)
+        middles = augment(x, generator=generator(), crop=0.25, flip=0.0, jitter=0.0, grey_out=0.0)[:, 0, 16, 16]
+        assert middles.min() < 0.35
+        assert middles.max() > 0.65
+        assert middles.mean() == pytest.approx(0.5, abs=0.03)
+
+
 def test_two_views_of_an_image_differ_and_show_the_same_scene(images):
     first, second = view_pair(images, generator=generator())
     assert (first - second).abs().flatten(1).amax(1).min() > 0.01

@@ -59,6 +59,13 @@ def test_drifts_are_straight_and_stay_in_the_image(scenes):
     assert ((moving.position - reach > -1e-5) & (moving.position + reach < 1 + 1e-5)).all()
 
 
+def test_swings_return_the_way_they_came(scenes):
+    track = animate(scenes, 13, generator=generator(), motion="swing").position
+    torch.testing.assert_close(track, track.flip(1), atol=1e-5, rtol=0)
+    there = animate(scenes, 13, generator=generator(), motion="drift").position[:, -1]
+    torch.testing.assert_close(track[:, 6], there, atol=1e-5, rtol=0)
+
+
 def test_orbits_are_circles(scenes):
     track = animate(scenes, 16 + 1, generator=generator(), motion="orbit").position[:, :-1]
     radius = (track - track.mean(1, keepdim=True)).norm(dim=-1)

@@ -43,7 +43,7 @@ def test_measurements_are_those_of_the_records(index):
     effect = EFFECTS["supported"]
     interval = f"[{number(effect - 0.1)}, {number(effect + 0.1)}]"
     ours, machine = rows_of(index, "comp-sum-losses")[:2]
-    assert ours == [claim.says, "supported", number(effect), interval, "10", "cpu"]
+    assert ours == [claim.says + claim.data, "supported", number(effect), interval, "10", "cpu"]
     # The named machine comes second and shares the first cell.
     assert machine == ["supported", number(effect), interval, "32", "gpu, NVIDIA H200"]
 

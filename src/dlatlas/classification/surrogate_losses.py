@@ -406,7 +406,7 @@ def logistic_head(
         objective()
     steepest = max(weight.grad.abs().amax().item(), bias.grad.abs().amax().item())
     if steepest > 10 * tolerance:
-        raise RuntimeError(f"logistic_head stopped at a gradient of {steepest:.2g} after {max_iter} iterations")
+        raise RuntimeError(f"logistic_head stopped at a gradient of {steepest:.2g}, the tolerance is {tolerance:.2g}")
     weight = weight.detach() / scale
     bias = bias.detach() - weight @ centre.mT
     return weight.to(x.dtype), bias.squeeze(-1).to(x.dtype)

@@ -24,7 +24,7 @@ def _fields(paper: Paper) -> Iterator[tuple[str, str]]:
     yield "title", f"{{{paper.title.translate(_ESCAPES)}}}"
     if cite.authors:
         yield "author", " and ".join("others" if name == "et al." else f"{{{name}}}" for name in cite.authors)
-    if cite.venue:
+    if cite.venue and cite.venue != "arXiv":  # the number below says it
         yield "howpublished", cite.venue.translate(_ESCAPES)
     if cite.year:
         yield "year", str(cite.year)

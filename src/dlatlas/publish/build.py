@@ -18,6 +18,7 @@ from dlatlas.publish.errors import UserError
 from dlatlas.publish.execute import give_up
 from dlatlas.publish.files import read_json, remove_unfinished
 from dlatlas.publish.layout import Layout
+from dlatlas.publish.notebooks import load
 from dlatlas.publish.records import failures
 
 TARGETS = ("records", "site")
@@ -40,6 +41,8 @@ def build(
     cluster
         Folder under ``workflow/profiles`` with the settings of a cluster; ``None`` runs on this machine.
     """
+    for chapter in chapters:
+        load(chapter, layout)  # A page that is no notebook is refused before the first one runs.
     scheduler = Scheduler(layout, chapters, jobs, cluster)
     with _alone(layout, console):
         _clear_up(layout)

@@ -7,13 +7,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import grimp
-import jupytext
 from grimp import ImportGraph
 from IPython.core.inputtransformer2 import TransformerManager
 
 from dlatlas.lab.registry import load_registry
 from dlatlas.publish.layout import Layout
-from dlatlas.publish.notebooks import code_cells
+from dlatlas.publish.notebooks import code_cells, read_page
 
 PACKAGE = "dlatlas"
 
@@ -34,7 +33,7 @@ def registered(chapter: str) -> str:
 def imports(page: Path) -> set[str]:
     """Dotted names of the package that the code cells of a page import, methods and functions included."""
     names: set[str] = set()
-    for cell in code_cells(jupytext.read(page)):
+    for cell in code_cells(read_page(page)):
         names.update(_imported(_parsed(cell.source)))
     return {name for name in names if name.split(".")[0] == PACKAGE}
 

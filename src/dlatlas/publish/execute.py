@@ -49,7 +49,9 @@ def give_up(chapter: str, layout: Layout) -> None:
     """Write the notebook and the record of a chapter whose run was cut off before it could write its own."""
     report = layout.progress(chapter)
     cell = read_json(report)["cell"] if report.is_file() else 0
-    failure = Failure(max(cell, 1), "RunCutOff", f"the run ended without a result; see {layout.log(chapter).relative_to(layout.root)}")
+    failure = Failure(
+        max(cell, 1), "RunCutOff", f"the run ended without a result; see {layout.log(chapter).relative_to(layout.root)}"
+    )
     execution = Execution(_with_failure(load(chapter, layout), failure), failure, 0.0, 0.0)
     _write(chapter, layout.profile, execution, layout.executed(chapter), layout.record(chapter))
 
@@ -132,6 +134,7 @@ def _run_cells(notebook: NotebookNode, draft: Path, folder: Path, report: Report
             progress_bar=False,
             cwd=folder,
             report=report,
+            extra_arguments=["--log-level=ERROR"],
         )
     except PapermillExecutionError as error:
         return Failure(report.cell, error.ename, error.evalue)

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+from jsonschema import ValidationError
 from nbformat import NotebookNode
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
+from yaml import YAMLError
 
 from dlatlas.publish.errors import UserError
 from dlatlas.publish.files import read_json, whole, write_json
@@ -19,6 +21,21 @@ PARAMETERS, INJECTED, COMPARED = "parameters", "injected-parameters", "nbval-che
 _NOT_COMPARED = ("image/png", "image/jpeg", "image/svg+xml")
 
 
+def read_page(page: Path) -> NotebookNode:
+    """Notebook of a text file as it stands.
+
+    Raises
+    ------
+    UserError
+        When it is no MyST notebook.
+    """
+    try:
+        return jupytext.read(page)
+    except (ValueError, ValidationError, YAMLError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{page.parent.name}/{page.name} cannot be read as a notebook: {reason}") from error
+
+
 def load(chapter: str, layout: Layout) -> NotebookNode:
     """Notebook of a chapter with the profile in its parameters cell.
 
@@ -28,10 +45,10 @@ def load(chapter: str, layout: Layout) -> NotebookNode:
     Raises
     ------
     UserError
-        When no cell is tagged ``parameters``.
+        When it is no MyST notebook, or no cell is tagged ``parameters``.
     """
     page = layout.notebook(chapter)
-    notebook = jupytext.read(page)
+    notebook = read_page(page)
     if not any(PARAMETERS in tags(cell) for cell in notebook.cells):
         raise UserError(f"{page.relative_to(layout.root)}: no cell is tagged `{PARAMETERS}`")
     notebook.metadata.kernelspec = {"name": KERNEL, "language": "python", "display_name": "Python 3"}

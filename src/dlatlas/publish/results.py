@@ -1,6 +1,5 @@
 """What was measured, read from the records of this build and from the committed records of named machines."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dlatlas.lab.registry import Paper
+from dlatlas.publish.files import read_json
 from dlatlas.publish.layout import Layout
 
 # From least to most favourable: a paper stands as its least favourable claim does.
@@ -93,7 +93,7 @@ def read_results(layout: Layout) -> Results:
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    return read_json(file) if file.is_file() else []
 
 
 def _collect(record: Mapping[str, Any], machine: str | None, into: dict[str, list[Measurement]]) -> None:

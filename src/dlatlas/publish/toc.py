@@ -1,5 +1,6 @@
 """The table of contents of the site: contents order, written chapters only."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -21,23 +22,27 @@ def table_of_contents(layout: Layout) -> dict[str, Any]:
     """Contents in the form of ``_toc.yml``."""
     registry = load_registry()
     written = set(written_chapters(layout))
-    reference = [{"file": f"book/{page}"} for page in REFERENCE]
-    api = [{"file": page} for page in api_pages(layout.root / "src" / "dlatlas", registry)]
+    api = api_pages(layout.root / "src" / "dlatlas", registry)
+    reference = [*(_entry(f"book/{page}") for page in REFERENCE), _entry("book/api/index", api)]
     return {
         "format": "jb-book",
         "root": "index",
         "parts": [
             {"caption": "The atlas", "numbered": 2, "chapters": [_part(part, written) for part in registry.parts]},
-            {"caption": "Using the book", "chapters": [{"file": f"book/guide/{page}"} for page in GUIDE]},
-            {"caption": "Reference", "chapters": [*reference, {"file": "book/api/index", "sections": api}]},
+            {"caption": "Using the book", "chapters": [_entry(f"book/guide/{page}") for page in GUIDE]},
+            {"caption": "Reference", "chapters": reference},
         ],
     }
 
 
 def _part(part: Part, written: set[str]) -> dict[str, Any]:
-    entry: dict[str, Any] = {"file": f"book/parts/{part.part}"}
-    sections = [{"file": f"notebooks/{chapter.chapter}"} for chapter in part.chapters if chapter.chapter in written]
-    return {**entry, "sections": sections} if sections else entry
+    chapters = [chapter.chapter for chapter in part.chapters if chapter.chapter in written]
+    return _entry(f"book/parts/{part.part}", [f"notebooks/{chapter}" for chapter in chapters])
+
+
+def _entry(file: str, below: Iterable[str] = ()) -> dict[str, Any]:
+    sections = [{"file": page} for page in below]
+    return {"file": file, "sections": sections} if sections else {"file": file}
 
 
 def write_toc(layout: Layout) -> None:

@@ -67,6 +67,11 @@ def statements(
         objects are too close together for a relation, they are described instead.
     detail
         Probability with which each of colour, texture and size is mentioned.
+
+    Returns
+    -------
+    list
+        Statements: ``text()`` gives the plain wording.
     """
     for topic in about:
         validate.one_of("about", topic, TOPICS)

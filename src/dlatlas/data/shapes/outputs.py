@@ -26,11 +26,11 @@ class Keypoints(NamedTuple):
     Parameters
     ----------
     position
-        (x, y) as fractions of the image's side, (*batch, k, landmarks, 2).
+        (x, y) as fractions of the image's side, ``(*batch, k, landmarks, 2)``.
     exists
-        Which landmarks the object has, (*batch, k, landmarks).
+        Which landmarks the object has, ``(*batch, k, landmarks)``.
     visible
-        Which of them lie in the image and are not hidden by a nearer object, (*batch, k, landmarks).
+        Which of them lie in the image and are not hidden by a nearer object, ``(*batch, k, landmarks)``.
     """
 
     position: Tensor
@@ -168,7 +168,7 @@ def _landmarks(shape: str) -> list[tuple[float, float]]:
 
 
 def _hidden(scenes: Scenes, position: Tensor, size: int) -> Tensor:
-    """Whether a nearer object covers the pixel of a point, (*batch, k, points)."""
+    """Whether a nearer object covers the pixel of a point, ``(*batch, k, points)``."""
     covered = silhouettes(scenes, size) > 0.5
     nearer = covered.flip(-3).cumsum(-3).flip(-3) - covered.long()
     column, row = (position * size).long().clamp(0, size - 1).unbind(-1)

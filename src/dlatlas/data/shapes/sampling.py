@@ -145,7 +145,7 @@ def _invert(weights: Tensor, u: Tensor) -> Tensor:
 
 
 def _arranged(scenes: Scenes, draws: Tensor, spread: float, rotation: float, overlap: float) -> Scenes:
-    """The scenes with radius, angle and position from draws (*batch, k, PLACE_DRAWS)."""
+    """The scenes with radius, angle and position from draws ``(*batch, k, PLACE_DRAWS)``."""
     low, high = torch.tensor(list(SIZE_RADII.values()), dtype=torch.float64)[scenes.size.cpu()].unbind(-1)
     radius = CROWDING[scenes.slots] * _between(low, high, draws[..., 0])
     angle = math.radians(rotation) * (2 * draws[..., 1] - 1)
@@ -157,7 +157,7 @@ def _arranged(scenes: Scenes, draws: Tensor, spread: float, rotation: float, ove
 
 
 def _place(candidates: Tensor, radius: Tensor, present: Tensor, overlap: float) -> Tensor:
-    """Choose one of the places (*batch, k, candidates, 2) for each object, one object after the other."""
+    """Choose one of the places ``(*batch, k, candidates, 2)`` for each object, one object after the other."""
     first_wins = torch.arange(CANDIDATES, 0, -1)
     places: list[Tensor] = []
     for slot in range(radius.shape[-1]):

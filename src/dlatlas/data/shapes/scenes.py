@@ -26,23 +26,23 @@ class Scenes:
     Parameters
     ----------
     present
-        Which slots hold an object, (*batch, k).
+        Which slots hold an object, ``(*batch, k)``.
     shape, colour, texture, size
-        Indices into ``SHAPES``, ``COLOURS``, ``TEXTURES``, ``SIZES``, (*batch, k).
+        Indices into ``SHAPES``, ``COLOURS``, ``TEXTURES``, ``SIZES``, ``(*batch, k)``.
     position
-        Centres (x, y), (*batch, k, 2).
+        Centres (x, y), ``(*batch, k, 2)``.
     radius
-        Radius of the circle around the object, (*batch, k).
+        Radius of the circle around the object, ``(*batch, k)``.
     angle
-        Anticlockwise turn in radians, (*batch, k).
+        Anticlockwise turn in radians, ``(*batch, k)``.
     period
-        Period of the texture as a fraction of the radius, (*batch, k).
+        Period of the texture as a fraction of the radius, ``(*batch, k)``.
     depth
-        Distance from the viewer, in (0, 1) where the background is at 1, (*batch, k).
+        Distance from the viewer, in (0, 1) where the background is at 1, ``(*batch, k)``.
     tint
-        What is added to the RGB colour, (*batch, k, 3).
+        What is added to the RGB colour, ``(*batch, k, 3)``.
     background
-        Index into ``BACKGROUNDS``, (*batch).
+        Index into ``BACKGROUNDS``, ``(*batch)``.
     """
 
     present: Tensor
@@ -103,7 +103,7 @@ class Scenes:
 
     @property
     def count(self) -> Tensor:
-        """Number of objects, (*batch)."""
+        """Number of objects, ``(*batch)``."""
         return self.present.sum(-1)
 
     @property

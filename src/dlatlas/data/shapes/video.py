@@ -39,7 +39,7 @@ def animate(
     Returns
     -------
     Scenes
-        With leading dimensions (*batch, frames).
+        With leading dimensions ``(*batch, frames)``.
     """
     validate.at_least("frames", frames, 1)
     kind = _kinds(scenes, motion)[..., None, :]
