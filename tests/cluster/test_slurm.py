@@ -13,7 +13,7 @@ from tests.publish.project import PROFILE, book_project
 pytestmark = pytest.mark.cluster
 
 # What a job sees of its cluster.
-PAGE = ["import os\nprint(*(os.environ[name] for name in ('SLURM_JOB_ID', 'SLURM_JOB_GPUS', 'OMP_NUM_THREADS')))"]
+PAGE = ["import os\nprint(*(os.environ[name] for name in ('SLURM_JOB_ID', 'CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS')))"]
 
 
 def test_two_chapters_run_as_jobs_and_the_site_is_built_from_what_they_wrote(tmp_path: Path) -> None:

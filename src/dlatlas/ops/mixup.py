@@ -25,8 +25,8 @@ def mixup_batch(
     .. math:: \tilde x = \lambda x_a + (1 - \lambda) x_b, \qquad t = \lambda e_{y_a} + (1 - \lambda) e_{y_b}, \qquad
         \lambda \sim \mathrm{Beta}(\alpha, \alpha)
 
-    One coefficient for every pair. A generator draws the same numbers in every dtype; ``vmap`` cannot map over a call
-    with one.
+    One coefficient for every pair. Without a generator, ``vmap`` with ``randomness="different"`` maps over calls, and
+    each draws for itself; it cannot map over a call with a generator.
 
     Parameters
     ----------

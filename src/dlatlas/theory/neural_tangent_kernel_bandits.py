@@ -380,7 +380,8 @@ def run_bandit(
     regret = []
     for t in range(T):
         x = env.features(t)
-        arm = torch.multinomial(policy(regressor, x), 1, generator=generator)[:, 0]
+        p = policy(regressor, x).to(generator.device)
+        arm = torch.multinomial(p, 1, generator=generator)[:, 0].to(runs.device)
         y = env.losses[runs, t, arm]
         regressor.update(x[runs, arm], y)
         regret.append(y - env.losses[runs, t, env.reference[:, t]])
