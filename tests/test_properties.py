@@ -3,7 +3,7 @@
 Test modules list their calls as ``EXAMPLES = [Example(...), ...]``.
 """
 
-import importlib
+import importlib.util
 import inspect
 import pkgutil
 
@@ -34,11 +34,15 @@ def public_functions(package: str, name: str):
     }
 
 
+def examples_of(package: str, name: str) -> list[Example]:
+    test_module = f"tests.{package}.test_{name}"
+    if importlib.util.find_spec(test_module) is None:
+        return []
+    return getattr(importlib.import_module(test_module), "EXAMPLES", [])
+
+
 def examples() -> list[Example]:
-    found = []
-    for package, name in method_modules():
-        found += getattr(importlib.import_module(f"tests.{package}.test_{name}"), "EXAMPLES", [])
-    return found
+    return [example for package, name in method_modules() for example in examples_of(package, name)]
 
 
 def named(example: Example) -> str:
@@ -59,8 +63,7 @@ every_example = pytest.mark.parametrize("example", examples(), ids=named)
 
 @pytest.mark.parametrize(("package", "name"), list(method_modules()))
 def test_every_public_function_has_an_example(package, name):
-    tests = importlib.import_module(f"tests.{package}.test_{name}")
-    covered = {e.function.__name__ for e in getattr(tests, "EXAMPLES", [])}
+    covered = {example.function.__name__ for example in examples_of(package, name)}
     missing = set(public_functions(package, name)) - covered
     assert not missing, f"tests/{package}/test_{name}.py lists no Example for {sorted(missing)}"
 

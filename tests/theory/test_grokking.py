@@ -363,7 +363,7 @@ class TestOrthogonalGradient:
             orthogonalise_grads([with_gradient([2.0, 3.0], [1.0, 1.0])], batch_dims=1)
 
     def test_refuses_a_zero_tensor(self):
-        with pytest.raises(ValueError, match=r"parameter 0 of shape .* must not be zero"):
+        with pytest.raises(ValueError, match="parameter 0 must not be zero"):
             orthogonalise_grads([with_gradient([[1.0, 2.0], [0.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]])], batch_dims=1)
 
 

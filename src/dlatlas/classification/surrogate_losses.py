@@ -341,7 +341,7 @@ class GaussianNaiveBayes:
 
 @typed
 def logistic_head(
-    x: Float[Tensor, "*stack n d"], y: Int[Tensor, "*stack n"], *, C: float = 1.0, tolerance: float = 1e-4
+    x: Float[Tensor, "*stack n d"], y: Int[Tensor, "*stack n"], *, C: float = 1.0, tolerance: float = 1e-5
 ) -> tuple[Float[Tensor, "*stack K d"], Float[Tensor, "*stack K"]]:
     r"""Softmax regression with a ridge penalty, by L-BFGS: the linear probe of the whole book.
 

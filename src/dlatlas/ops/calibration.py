@@ -9,9 +9,7 @@ from dlatlas.typed import typed
 
 
 @typed
-def expected_calibration_error(
-    p: Float[Tensor, "n K"], y: Int[Tensor, " n"], bins: int = 15
-) -> Float[Tensor, ""]:
+def expected_calibration_error(p: Float[Tensor, "n K"], y: Int[Tensor, " n"], bins: int = 15) -> Float[Tensor, ""]:
     r"""Mean distance between confidence and accuracy, over bins of equal width in confidence.
 
     .. math:: \mathrm{ECE} = \sum_b \frac{|B_b|}{n}\, \bigl| \mathrm{acc}(B_b) - \mathrm{conf}(B_b) \bigr|,

@@ -17,7 +17,8 @@ def simplex_etf(
     .. math:: V V^\top = \frac{K}{K-1} \Bigl(I - \frac1K \mathbf 1 \mathbf 1^\top\Bigr)
 
     The rows of :math:`I - \frac1K \mathbf 1 \mathbf 1^\top` in an orthonormal basis of the hyperplane that they span,
-    whose j-th vector is :math:`(1, \dots, 1, -j, 0, \dots, 0) / \sqrt{j (j + 1)}` with j ones.
+    whose j-th vector is :math:`(1, \dots, 1, -j, 0, \dots, 0) / \sqrt{j (j + 1)}` with j ones. No argument is a
+    tensor, so there is nothing for ``vmap`` to map over.
 
     Parameters
     ----------

@@ -19,9 +19,8 @@ def quad_committee(W: Float[Tensor, "N D"], X: Float[Tensor, "P D"], alpha: floa
 
     .. math:: f(x) = \frac{\alpha}{N} \sum_{i=1}^N \phi(w_i \cdot x), \qquad \phi(h) = h + \tfrac{\varepsilon}{2} h^2
 
-    Its gradient descent takes the rate :math:`\eta \propto N/\alpha^2`: then the speed of :math:`f` does not depend on
-    :math:`\alpha`, and the weights move in proportion to :math:`1/\alpha`. With one rate for all :math:`\alpha`, a
-    sweep over the output scale is a sweep over the step size.
+    Train it at a rate :math:`\eta \propto N/\alpha^2`, so that the speed of :math:`f` does not depend on
+    :math:`\alpha`: with one rate for all, a sweep over the output scale is a sweep over the step size.
 
     Parameters
     ----------
@@ -69,10 +68,8 @@ def quad_committee_test_error(
 
     Parameters
     ----------
-    W, alpha, eps
-        As in `quad_committee`.
-    beta
-        Direction :math:`\beta` of the target.
+    W, alpha, eps, beta
+        As in `quad_committee`, and the direction :math:`\beta` of the target.
     W0
         Initial weights, for the centred predictor :math:`f - f_0` with coefficients :math:`a - a_0, B - B_0`; None for
         :math:`f` itself.
@@ -296,7 +293,11 @@ def orthogonalise_grads(params: Iterable[Tensor], *, batch_dims: int = 0, eps: f
     """
     for index, parameter in enumerate(params):
         if parameter.grad is not None:
-            parameter.grad.copy_(_perpendicular(parameter.detach(), parameter.grad, index, batch_dims, eps))
+            w, g = _vectors(parameter.detach(), batch_dims), _vectors(parameter.grad, batch_dims)
+            _check_direction(index, w)
+            g_perp = g - (w * g).sum(-1, keepdim=True) / (w.square().sum(-1, keepdim=True) + eps) * w
+            scale = g.norm(dim=-1, keepdim=True) / (g_perp.norm(dim=-1, keepdim=True) + eps)
+            parameter.grad.copy_((scale * g_perp).reshape(parameter.shape))
 
 
 @typed
@@ -342,7 +343,7 @@ class OrthoGrad(torch.optim.Optimizer):
     Parameters
     ----------
     params, batch_dims
-        Parameters or parameter groups; leading axes that count independent networks, as in `orthogonalise_grads`.
+        Parameters or parameter groups; how many leading axes count networks, as in `orthogonalise_grads`.
     base, **options
         Class of the base optimiser, such as ``torch.optim.AdamW``, and its options, such as ``lr``.
 
@@ -374,8 +375,7 @@ class OrthoGrad(torch.optim.Optimizer):
         self.base.load_state_dict(state_dict)
         self._share()
 
-    def _share(self) -> None:
-        # Schedulers and checkpoints see one optimiser.
+    def _share(self) -> None:  # schedulers and checkpoints see one optimiser
         self.param_groups, self.state = self.base.param_groups, self.base.state
 
 
@@ -392,13 +392,8 @@ def _vectors(tensor: Tensor, batch_dims: int) -> Tensor:
     return tensor.reshape(*tensor.shape[:batch_dims], -1)
 
 
-def _perpendicular(weight: Tensor, gradient: Tensor, index: int, batch_dims: int, eps: float) -> Tensor:
-    w, g = _vectors(weight, batch_dims), _vectors(gradient, batch_dims)
+def _check_direction(index: int, w: Tensor) -> None:
     if w.shape[-1] < 2:
         raise ValueError(f"parameter {index} must have at least 2 entries, got 1: nothing is perpendicular to it")
-    squared = w.square().sum(-1, keepdim=True)
-    if (squared == 0).any():
-        raise ValueError(f"parameter {index} of shape {tuple(weight.shape)} must not be zero: it has no direction")
-    g_perp = g - (w * g).sum(-1, keepdim=True) / (squared + eps) * w
-    scale = g.norm(dim=-1, keepdim=True) / (g_perp.norm(dim=-1, keepdim=True) + eps)
-    return (g_perp * scale).reshape(gradient.shape)
+    if (w == 0).all(-1).any():
+        raise ValueError(f"parameter {index} must not be zero: it has no direction")
