@@ -321,7 +321,17 @@ def _exists(name: str) -> bool:
 def not_in_notebook(paper: Paper, text: str) -> list[str]:
     """What a written row promises and the text of its chapter lacks: its section label, its claims."""
     label = [] if f"({paper.id})=" in text else [f"({paper.id})="]
-    return label + [claim.id for claim in paper.claims if f'"{claim.id}"' not in text]
+    named = named_claims(text)
+    return label + [claim.id for claim in paper.claims if not any(name.fullmatch(claim.id) for name in named)]
+
+
+def named_claims(text: str) -> list[re.Pattern[str]]:
+    """What a page's calls can name: literal ids, and f-strings whose fields may be any part of an id."""
+    calls = re.findall(r"""run\.claim(?:_slope)?\(\s*(f?)["']([^"']+)["']""", text)
+    return [
+        re.compile("[a-z0-9/-]+".join(map(re.escape, re.split(r"\{[^}]*\}", name) if formatted else [name])))
+        for formatted, name in calls
+    ]
 
 
 def notebook_text(chapter: str) -> str:
