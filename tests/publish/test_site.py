@@ -45,6 +45,14 @@ def test_hidden_tests_and_their_marks_stay_out(sample):
     assert "theta_hidden = theta()\nassert theta()" in text_of(chapter_of(sample, FINISHED))
 
 
+def test_solutions_of_graded_exercises_are_folded(sample):
+    folded = [
+        cell.source for cell in chapter_of(sample, FINISHED).cells if "hide-input" in cell.metadata.get("tags", [])
+    ]
+    assert [source for source in folded if "def theta" in source]
+    assert not [source for source in folded if "theta_hidden" in source]
+
+
 def test_outputs_for_programs_stay_out(sample):
     outputs = [output for cell in chapter_of(sample, FINISHED).cells for output in cell.get("outputs", [])]
     mimes = {mime for output in outputs for mime in output.data}

@@ -46,11 +46,13 @@ def chapter_page(chapter: str, layout: Layout, results: Results) -> str:
 
 
 def _shown(cell: NotebookNode) -> NotebookNode:
-    """Cell without hidden tests, run times, and outputs that no page can show."""
+    """Cell without hidden tests, run times, and outputs that no page can show; solutions are folded."""
     cell.metadata = NotebookNode({key: value for key, value in cell.metadata.items() if key not in _TIMINGS})
     if cell.cell_type == "code":
         cell.source = _SOLUTION_MARKS.sub("", _HIDDEN_TESTS.sub("", cell.source)).strip("\n")
         cell.outputs = [output for output in map(_showable, cell.outputs) if output is not None]
+        if cell.metadata.get("nbgrader", {}).get("solution"):
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
     return cell
 
 
