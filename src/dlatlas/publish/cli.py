@@ -143,11 +143,16 @@ def nbval() -> None:
 
 def main() -> None:
     """Run the command line; say what a person can set right in one message, without a traceback."""
-    from dlatlas.lab.registry import RegistryError, UnknownEntry
-    from dlatlas.publish.site import SiteError
-
     try:
         app()
-    except (UserError, RegistryError, SiteError, UnknownEntry) as error:
+    except Exception as error:
+        if not _can_be_set_right(error):
+            raise
         Console(stderr=True).print(str(error), soft_wrap=True, highlight=False, markup=False)
         sys.exit(2)
+
+
+def _can_be_set_right(error: Exception) -> bool:
+    from dlatlas.lab.registry import RegistryError, UnknownEntry
+
+    return isinstance(error, UserError | RegistryError | UnknownEntry)
