@@ -48,6 +48,13 @@ def test_every_baseline_must_be_beaten(run, shown):
     assert payload(shown)["effect"] == pytest.approx(-1)
 
 
+def test_the_card_leads_with_the_least_favourable_comparison(run, shown):
+    method = np.array([1.0, 1.1, 1.2, 1.1])
+    far, near = method - 5 + np.array([0, 0.1, 0, 0]), method - 1 + np.array([0, 0.1, 0, 0])
+    assert run.claim("paper/more", method=method, baseline={"far": far, "near": near}) == "supported"
+    assert payload(shown)["effect"] == pytest.approx(0.975)
+
+
 def test_slope(run, shown):
     x = np.array([8.0, 16.0, 32.0])
     noise = np.exp(np.random.default_rng(0).normal(scale=0.01, size=(4, 3)))

@@ -74,7 +74,7 @@ def _slopes(name: str, x: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _judge(registered: Claim, effects: list[Effect], seeds: int, profile: str) -> str:
     comparisons = [_compare(registered.support, *effect) for effect in effects]
     verdict = statistics.combine([c["verdict"] for c in comparisons])
-    deciding = next(c for c in comparisons if c["verdict"] == verdict)
+    deciding = _least_favourable([c for c in comparisons if c["verdict"] == verdict], *registered.support.region)
     payload = {
         "kind": "claim",
         "id": registered.id,
@@ -106,6 +106,11 @@ def _compare(support: Support, name: str | None, method: np.ndarray, baseline: n
         "high": interval.high,
         "verdict": statistics.verdict(interval, *support.region),
     }
+
+
+def _least_favourable(comparisons: list[dict[str, Any]], low: float, high: float) -> dict[str, Any]:
+    """The comparison whose interval has the least room inside the region that counts as support."""
+    return min(comparisons, key=lambda row: min(row["low"] - low, high - row["high"]))
 
 
 def _pairs(method: np.ndarray, baseline: Any, shape: tuple[int, ...]) -> list[Effect]:
