@@ -47,7 +47,7 @@ test-style: environment
 	$(BIN)/lint-imports
 
 test-units: environment
-	$(PYTEST) --dist loadgroup -m "not browser and not cluster" tests
+	$(PYTEST) --dist worksteal -m "not browser and not cluster" tests
 
 test-notebooks: environment
 	$(BIN)/dlatlas nbval

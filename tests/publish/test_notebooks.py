@@ -1,5 +1,7 @@
 """From the text of a chapter to the notebook that is run, and to the one that nbval compares."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -62,6 +64,30 @@ def test_nbval_gets_the_stored_outputs_in_the_compared_cells_only(layout: Layout
     assert [len(cell.outputs) for cell in cells] == [0, 1, 0, 1]
     assert cells[1].outputs[0].text == "2\n"
     assert cells[3].outputs[0].data == {"text/plain": "4"}
+
+
+@pytest.mark.parametrize(("stored", "status"), [("2\n", 0), ("3\n", 1)])
+def test_nbval_compares_the_stored_outputs(layout: Layout, stored: str, status: int) -> None:
+    notebook = executed(layout)
+    code_cells(notebook)[1].outputs[0].text = stored
+    code_cells(notebook)[3].outputs = [
+        nbformat.v4.new_output("execute_result", data={"text/plain": "4"}, execution_count=1)
+    ]
+    store_expected(notebook, CHAPTER, layout)
+    file = write_for_nbval(CHAPTER, layout)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "--nbval-current-env",
+        "-p",
+        "no:cacheprovider",
+        str(file),
+    ]
+    finished = subprocess.run(command, cwd=layout.root, capture_output=True, text=True, check=False)
+    assert finished.returncode == status, finished.stdout
+    assert ("Cell 1" in finished.stdout) == bool(status)
 
 
 def test_pictures_are_not_compared(layout: Layout) -> None:

@@ -19,17 +19,6 @@ from tests.publish.project import PROFILE, Project, book_project, claim, tiny_pr
 pytestmark = pytest.mark.slow
 
 
-# Tests that share one built project stay on one worker.
-shared = pytest.mark.xdist_group("workflow")
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = tiny_project(tmp_path_factory.mktemp("project"))
-    project.build()
-    return project
-
-
 def rerun(project: Project) -> set[str]:
     before = project.runs()
     project.build()
@@ -41,58 +30,42 @@ def append(project: Project, name: str, text: str) -> None:
     file.write_text(file.read_text() + text)
 
 
-@shared
-def test_all_chapters_are_run_with_the_profile_as_parameter(project: Project) -> None:
-    assert set(project.runs()) == {"alpha", "beta", "gamma"}
+def change_claims(project: Project) -> None:
+    file = project.root / "book/papers/theory.yml"
+    papers = yaml.safe_load(file.read_text())
+    papers[1]["claims"].append(claim("beta/second"))
+    file.write_text(yaml.safe_dump(papers))
+
+
+ALL = {"alpha", "beta", "gamma"}
+CHANGES: dict[str, tuple[Callable[[Project], None], set[str]]] = {
+    "nothing": (lambda project: None, set()),
+    "a file is only touched": (lambda project: os.utime(project.root / "src/dlatlas/ops/base.py"), set()),
+    "a module, imported through another one": (
+        lambda project: append(project, "src/dlatlas/ops/base.py", "\n# changed\n"),
+        {"alpha", "gamma"},
+    ),
+    "a module, imported directly": (
+        lambda project: append(project, "src/dlatlas/ops/other.py", "\n# changed\n"),
+        {"beta"},
+    ),
+    "a module of one chapter": (lambda project: append(project, "src/dlatlas/theory/gamma.py", "\n"), {"gamma"}),
+    "the text of a chapter": (lambda project: append(project, "notebooks/theory/beta.md", "\nMore.\n"), {"beta"}),
+    "a claim of a chapter": (change_claims, {"beta"}),
+    "the pinned requirements": (lambda project: append(project, "requirements.lock", "# changed\n"), ALL),
+}
+
+
+def test_what_changed_runs_again_and_nothing_else(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path)
+    assert rerun(project) == ALL
     cells = nbformat.read(project.notebook_file("alpha"), as_version=4).cells
     assert cells[1].source == 'profile = "smoke"'
     assert cells[-1].outputs[0].text == "3 smoke\n"
 
-
-@shared
-def test_nothing_changed_nothing_runs(project: Project) -> None:
-    assert rerun(project) == set()
-
-
-@shared
-def test_a_file_that_was_only_touched_runs_nothing(project: Project) -> None:
-    os.utime(project.root / "src/dlatlas/ops/base.py")
-    assert rerun(project) == set()
-
-
-@shared
-@pytest.mark.parametrize(
-    ("module", "chapters"),
-    [
-        ("ops/base.py", {"alpha", "gamma"}),
-        ("ops/other.py", {"beta"}),
-        ("theory/gamma.py", {"gamma"}),
-    ],
-)
-def test_a_changed_module_runs_the_chapters_that_import_it(project: Project, module: str, chapters: set[str]) -> None:
-    append(project, f"src/dlatlas/{module}", "\n# changed\n")
-    assert rerun(project) == chapters
-
-
-@shared
-def test_a_changed_text_runs_its_chapter(project: Project) -> None:
-    append(project, "notebooks/theory/beta.md", "\nMore.\n")
-    assert rerun(project) == {"beta"}
-
-
-@shared
-def test_a_changed_claim_runs_its_chapter(project: Project) -> None:
-    file = project.root / "book/papers/theory.yml"
-    papers = yaml.safe_load(file.read_text())
-    papers[1]["claims"].append(claim("beta/second"))
-    file.write_text(json.dumps(papers))
-    assert rerun(project) == {"beta"}
-
-
-@shared
-def test_changed_requirements_run_everything(project: Project) -> None:
-    append(project, "requirements.lock", "# changed\n")
-    assert rerun(project) == {"alpha", "beta", "gamma"}
+    for what, (change, chapters) in CHANGES.items():
+        change(project)
+        assert rerun(project) == chapters, what
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -199,6 +172,14 @@ def test_a_failed_chapter_is_a_page_of_the_site_and_the_last_line_of_the_build(t
     pages = project.root / "_build/smoke/html/notebooks/theory"
     assert "the fourth wall" in (pages / "grokking.html").read_text()
     assert "well done" in (pages / "neural_tangent_kernel.html").read_text()
+
+    project.page("grokking", "print('mended')")
+    before = project.runs()
+    finished = project.command("chapter", "theory/grokking", "--profile", PROFILE)
+    assert finished.returncode == 0, finished.stdout
+    assert finished.stdout.strip().splitlines()[-1] == f"Open {pages / 'grokking.html'}"
+    assert "the fourth wall" not in (pages / "grokking.html").read_text()
+    assert project.runs()["neural_tangent_kernel"] == before["neural_tangent_kernel"]
 
 
 def spans(project: Project) -> list[tuple[float, float]]:

@@ -290,7 +290,7 @@ def test_runs_do_not_see_each_other():
     together = small_regressor(make)
     alone = small_regressor(Make(torch.float64, torch.device("cpu"), torch.Generator().manual_seed(3)), runs=1)
     alone.theta, alone.theta0 = together.theta[1:].clone(), together.theta0[1:].clone()
-    alone.eps, alone.mean_eps = together.eps[1:], together.mean_eps[1:]
+    alone.eps = together.eps[1:]
     single = BlockBandit(env.contexts[1:], env.losses[1:], env.reference[1:])
     paths = [
         run_bandit(regressor, greedy, bandit, 5, generator=torch.Generator().manual_seed(0))
@@ -317,6 +317,7 @@ def test_environment_refuses_rewards_and_unknown_arms():
         ({"rate": 0.0}, "rate"),
         ({"radius": 0.0}, "radius must be greater than 0"),
         ({"copies": 0}, "copies must be at least 1"),
+        ({"c_p": -0.1}, "c_p must be at least"),
     ],
 )
 def test_regressor_refuses_what_makes_no_sense(changes, message):

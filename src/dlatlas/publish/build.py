@@ -77,9 +77,7 @@ class Scheduler:
             *("--config", f"profile={layout.profile}", f"chapters={','.join(chapters)}"),
             # A killed build leaves Snakemake's own lock; ours ends with the process that holds it.
             *("--nolock", "--rerun-incomplete", "--keep-going", "--show-failed-logs"),
-            *(("--profile", str(_cluster_folder(layout, cluster))) if cluster else ()),
-            "--jobs" if cluster else "--cores",
-            str(jobs),
+            *(_on_cluster(layout, cluster, jobs) if cluster else _on_this_machine(jobs)),
         ]
 
     def run(self, *targets_and_options: str) -> bool:
@@ -91,12 +89,17 @@ class Scheduler:
         return True
 
 
-def _cluster_folder(layout: Layout, cluster: str) -> Path:
+def _on_this_machine(jobs: int) -> list[str]:
+    # Chapters of the gpu profile ask for a GPU each, and take turns.
+    return ["--cores", str(jobs), "--resources", "gpu=1"]
+
+
+def _on_cluster(layout: Layout, cluster: str, jobs: int) -> list[str]:
     folder = layout.root / CLUSTERS / cluster
     if not folder.is_dir():
         known = ", ".join(sorted(path.name for path in folder.parent.iterdir()))
         raise UserError(f"no cluster profile {cluster!r} in {CLUSTERS}; there is {known}")
-    return folder
+    return ["--jobs", str(jobs), "--profile", str(folder)]
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def _display(console: Console) -> Iterator[Display]:
         yield Lines(console)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[state]}"))
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
         yield Bars(progress)
 
 

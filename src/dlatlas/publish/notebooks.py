@@ -117,6 +117,7 @@ def write_for_nbval(chapter: str, layout: Layout) -> Path:
         )
     for cell, expected in zip(compared, outputs, strict=True):
         cell.outputs = [nbformat.from_dict(output) for output in expected]
+        cell.execution_count = 1  # nbval refuses to compare with a cell that looks as if it had not been run.
     file = layout.build / "nbval" / f"{chapter}.ipynb"
     with whole(file) as half:
         nbformat.write(notebook, half)

@@ -101,10 +101,8 @@ def epsilon_greedy(
 
     Parameters
     ----------
-    yhat
-        Predicted losses of K arms; :math:`b` is the arm with the least.
-    epsilon
-        :math:`\varepsilon \in [0, 1]`.
+    yhat, epsilon
+        Predicted losses of K arms, of which :math:`b` has the least; :math:`\varepsilon \in [0, 1]`.
 
     Returns
     -------
@@ -172,8 +170,7 @@ def perturbed_output(
     """
     validate.at_least("c_p", c_p, 0.0)
     validate.at_least("m", m, 1)
-    perturbation = eps @ (theta - theta0)[..., None]
-    return f(theta, x)[..., None, :] + c_p / m**0.25 * perturbation
+    return f(theta, x)[..., None, :] + _perturbation(theta, theta0, eps, c_p / m**0.25)
 
 
 class OnlineRegressor:
@@ -221,6 +218,7 @@ class OnlineRegressor:
         validate.in_range("rate", rate, SMALLEST, math.inf)
         validate.positive("radius", radius)
         validate.at_least("copies", copies, 1)
+        validate.at_least("c_p", c_p, 0.0)
         if nets[0].biases is not None:
             raise ValueError(f"nets must have no biases, got beta={nets[0].beta}; a constant context does the same")
         self.net, self.link, self.radius = nets[0], link, radius
@@ -230,33 +228,30 @@ class OnlineRegressor:
         self.rate = torch.as_tensor(rate).to(self.theta).reshape(-1, 1)
         shape = (len(nets), copies, self.theta.shape[1])
         self.eps = (2 * torch.randint(2, shape, generator=generator, device=generator.device) - 1).to(self.theta)
-        self.mean_eps = self.eps.mean(1, keepdim=True)
-        self.c_p, self.scale = c_p, c_p / self.net.widths[1] ** 0.25
+        self.scale = c_p / self.net.widths[1] ** 0.25
+        self.perturbation = _perturbation(self.theta, self.theta0, self.eps, self.scale)
 
     def predict(self, x: Float[Tensor, "runs arms d"]) -> Float[Tensor, "runs arms"]:
         """Predicted losses of all arms."""
-        return self.link(self._perturbed(x, self.mean_eps)[:, 0])
+        return self.link(self._output(x) + self.perturbation.mean(1))
 
     def update(self, x: Float[Tensor, "runs d"], y: Float[Tensor, " runs"]) -> None:
         """One projected gradient step on the observed losses ``y`` of the chosen arms ``x``."""
         x = x[:, None]
-        residual = (self.link(self._perturbed(x, self.eps)) - y[:, None, None]).mT / self.eps.shape[1]
+        residual = (self.link(self._output(x) + self.perturbation[..., 0]) - y[:, None])[:, None] / self.eps.shape[1]
         outer = [(delta.mT * entering).flatten(1) for entering, delta in self.factors(x)]
-        gradient = residual.sum(-1) * torch.cat(outer, dim=1)
-        gradient += self.scale * (residual @ self.eps)[:, 0]
+        gradient = residual.sum(-1) * torch.cat(outer, dim=1) + self.scale * (residual @ self.eps)[:, 0]
         displacement = self.theta - self.rate * gradient - self.theta0
         norm = displacement.norm(dim=1, keepdim=True)
         self.theta = self.theta0 + displacement * (self.radius / norm.clamp_min(self.radius))
+        self.perturbation = _perturbation(self.theta, self.theta0, self.eps, self.scale)
 
     def factors(self, x: Float[Tensor, "runs arms d"]) -> list[tuple[Tensor, Tensor]]:
         """The two factors of every layer's gradient at every arm: see `layer_factors`."""
         return layer_factors(self.net, self._by_name(self.theta), x)
 
-    def _perturbed(self, x: Tensor, eps: Tensor) -> Tensor:
-        return perturbed_output(self._output, self.theta, self.theta0, x, eps, c_p=self.c_p, m=self.net.widths[1])
-
-    def _output(self, theta: Tensor, x: Tensor) -> Tensor:
-        return self.net.preactivations(self._by_name(theta), x)[-1].squeeze(-1)
+    def _output(self, x: Tensor) -> Tensor:
+        return self.net.preactivations(self._by_name(self.theta), x)[-1].squeeze(-1)
 
     def _by_name(self, theta: Tensor) -> Parameters:
         pieces = theta.split([shape.numel() for shape in self.shapes.values()], dim=-1)
@@ -386,6 +381,11 @@ def run_bandit(
         regressor.update(x[runs, arm], y)
         regret.append(y - env.losses[runs, t, env.reference[:, t]])
     return torch.stack(regret, dim=1).cumsum(1)
+
+
+def _perturbation(theta: Tensor, theta0: Tensor, eps: Tensor, scale: float) -> Tensor:
+    """What every copy adds to all outputs, (..., copies, 1)."""
+    return scale * (eps @ (theta - theta0)[..., None])
 
 
 def _gaps(yhat: Tensor, setting: float | Tensor) -> tuple[Tensor, Tensor, Any]:
