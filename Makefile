@@ -23,6 +23,7 @@ export PATH := $(BIN):$(PATH)
 # Tests run side by side, one thread each, as the chapters do.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
 
+.NOTPARALLEL:
 .PHONY: help book chapter lab test test-style test-units test-notebooks test-site bench test-cluster clean environment
 
 help:  ## show this list

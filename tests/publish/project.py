@@ -45,8 +45,8 @@ from dlatlas.publish.build import build
 from dlatlas.publish.chapters import layout_of, written_chapters
 layout = layout_of("smoke")
 options = {"jobs": int(sys.argv[1]), "cluster": sys.argv[2] or None, "target": "records"}
-failed = build(layout, written_chapters(layout), console=Console(), **options)
-print("\\n".join(failed))
+problems = build(layout, written_chapters(layout), console=Console(), **options)
+print("\\n".join(problems))
 """
 
 

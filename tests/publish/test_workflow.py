@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from dlatlas.publish.files import UNFINISHED
+from dlatlas.publish.records import CLAIM_MIME
 from tests.publish.project import PROFILE, Project, book_project, claim, tiny_project
 
 pytestmark = pytest.mark.slow
@@ -30,7 +31,8 @@ def append(project: Project, name: str, text: str) -> None:
     file.write_text(file.read_text() + text)
 
 
-def change_claims(project: Project) -> None:
+def change_text_and_claim(project: Project) -> None:
+    append(project, "notebooks/theory/alpha.md", "\nMore.\n")
     file = project.root / "book/papers/theory.yml"
     papers = yaml.safe_load(file.read_text())
     papers[1]["claims"].append(claim("beta/second"))
@@ -50,8 +52,7 @@ CHANGES: dict[str, tuple[Callable[[Project], None], set[str]]] = {
         {"beta"},
     ),
     "a module of one chapter": (lambda project: append(project, "src/dlatlas/theory/gamma.py", "\n"), {"gamma"}),
-    "the text of a chapter": (lambda project: append(project, "notebooks/theory/beta.md", "\nMore.\n"), {"beta"}),
-    "a claim of a chapter": (change_claims, {"beta"}),
+    "the text of a chapter, and a claim of another": (change_text_and_claim, {"alpha", "beta"}),
     "the pinned requirements": (lambda project: append(project, "requirements.lock", "# changed\n"), ALL),
 }
 
@@ -167,7 +168,7 @@ def test_a_failed_chapter_is_a_page_of_the_site_and_the_last_line_of_the_build(t
     assert finished.returncode == 1, finished.stdout
     *_, where, count, last = finished.stdout.strip().splitlines()
     assert where == f"Open {project.root}/_build/smoke/html/index.html"
-    assert count == "1 of 2 chapters failed:"
+    assert count == "Problems: 1"
     assert last == "theory/grokking: cell 3: ValueError: the fourth wall"
     pages = project.root / "_build/smoke/html/notebooks/theory"
     assert "the fourth wall" in (pages / "grokking.html").read_text()
@@ -185,6 +186,18 @@ def test_a_failed_chapter_is_a_page_of_the_site_and_the_last_line_of_the_build(t
 def spans(project: Project) -> list[tuple[float, float]]:
     outputs = [nbformat.read(project.notebook_file(name), as_version=4).cells[2].outputs[0].text for name in "ab"]
     return sorted(tuple(map(float, output.split())) for output in outputs)
+
+
+def test_a_written_paper_owes_its_claims(tmp_path: Path) -> None:
+    measured = {"kind": "claim", "id": "alpha/first"}
+    show = f"from IPython.display import display\ndisplay({{{CLAIM_MIME!r}: {measured}, 'text/plain': ''}}, raw=True)"
+    project = tiny_project(tmp_path, {"alpha": [show], "beta": ["1"], "gamma": ["1"]})
+    file = project.root / "book/papers/theory.yml"
+    papers = yaml.safe_load(file.read_text())
+    for paper in papers[:2]:
+        paper["status"] = "written"
+    file.write_text(yaml.safe_dump(papers))
+    assert project.build().strip().splitlines()[-1] == "theory/beta: does not measure beta/first"
 
 
 @pytest.mark.parametrize(("jobs", "together"), [(1, False), (2, True)])

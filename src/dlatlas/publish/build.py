@@ -19,7 +19,7 @@ from dlatlas.publish.execute import give_up
 from dlatlas.publish.files import read_json, remove_unfinished
 from dlatlas.publish.layout import Layout
 from dlatlas.publish.notebooks import load
-from dlatlas.publish.records import failures
+from dlatlas.publish.records import problems
 
 TARGETS = ("records", "site")
 CLUSTERS = Path("workflow", "profiles")
@@ -28,7 +28,7 @@ CLUSTERS = Path("workflow", "profiles")
 def build(
     layout: Layout, chapters: Sequence[str], *, jobs: int, cluster: str | None, console: Console, target: str = "site"
 ) -> list[str]:
-    """Run the graph up to a target, and return one line for each chapter that failed.
+    """Run the graph up to a target, and return one line for each chapter that failed or owes a claim.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def build(
             done = scheduler.run(target, "--allowed-rules", *TARGETS)
     if not done:
         raise UserError(f"the {target} could not be made; the reason is above")
-    return failures(read_json(layout.records))
+    return problems(record for record in read_json(layout.records) if record["chapter"] in chapters)
 
 
 def _again(layout: Layout, chapters: Sequence[str]) -> list[str]:

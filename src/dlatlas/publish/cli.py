@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from shutil import rmtree
 from typing import Annotated
 
 import typer
@@ -51,11 +52,11 @@ def _build(layout, chapters: list[str], jobs: int, cluster: str | None, page: Pa
     from dlatlas.publish.build import build
 
     console = Console()
-    failed = build(layout, chapters, jobs=jobs, cluster=cluster, console=console)
+    problems = build(layout, chapters, jobs=jobs, cluster=cluster, console=console)
     console.print(f"Open {page}", soft_wrap=True, highlight=False)
-    if failed:
-        console.print(f"{len(failed)} of {len(chapters)} chapters failed:", highlight=False)
-        console.print("\n".join(failed), soft_wrap=True, highlight=False, markup=False)
+    if problems:
+        console.print(f"Problems: {len(problems)}", highlight=False)
+        console.print("\n".join(problems), soft_wrap=True, highlight=False, markup=False)
         raise typer.Exit(1)
 
 
@@ -137,6 +138,7 @@ def nbval() -> None:
     from dlatlas.publish.notebooks import write_for_nbval
 
     layout = layout_of("smoke")
+    rmtree(layout.build / "nbval", ignore_errors=True)
     for name in written_chapters(layout):
         typer.echo(write_for_nbval(name, layout))
 

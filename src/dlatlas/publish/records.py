@@ -1,11 +1,12 @@
 """What a run of a chapter measured, read from the outputs of the executed notebook: there is no other channel."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from nbformat import NotebookNode
 
+from dlatlas.lab.registry import load_registry
 from dlatlas.publish.chapters import written_chapters
 from dlatlas.publish.files import read_json, write_json
 from dlatlas.publish.layout import Layout
@@ -50,6 +51,21 @@ def collect(layout: Layout) -> list[dict[str, Any]]:
     return records
 
 
-def failures(records: list[dict[str, Any]]) -> list[str]:
-    """One line for each chapter that failed: the chapter, the cell, and what it raised."""
-    return [f"{record['chapter']}: {Failure(**record['error'])}" for record in records if record["status"] == "failed"]
+def problems(records: Iterable[dict[str, Any]]) -> list[str]:
+    """One line for each claim that a chapter owes, then one for each chapter that failed: the cell, and what it raised.
+
+    A chapter that finished owes the claims of its papers that the registry calls written.
+    """
+    records = list(records)
+    finished = (record for record in records if record["status"] == "finished")
+    failed = (record for record in records if record["status"] == "failed")
+    return [
+        *(f"{record['chapter']}: does not measure {claim}" for record in finished for claim in _owed(record)),
+        *(f"{record['chapter']}: {Failure(**record['error'])}" for record in failed),
+    ]
+
+
+def _owed(record: dict[str, Any]) -> list[str]:
+    claims = {claim["id"] for claim in record["claims"]}
+    written = [paper for paper in load_registry().papers_of(record["chapter"]) if paper.status == "written"]
+    return [claim.id for paper in written for claim in paper.claims if claim.id not in claims]
