@@ -6,8 +6,8 @@ import torch
 
 from dlatlas.lab.cards import CLAIM_MIME, RUN_MIME
 from dlatlas.lab.claims import CheckFailed
-from dlatlas.lab.registry import UnknownEntry
 from dlatlas.lab.run import start
+from dlatlas.registry import UnknownEntry
 
 pytestmark = pytest.mark.usefixtures("registry")
 

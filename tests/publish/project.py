@@ -138,13 +138,13 @@ def tiny_project(root: Path, pages: dict[str, list[str]] | None = None) -> Proje
     project = Project(root)
     pages = PAGES if pages is None else pages
     without = ignore_patterns("__pycache__")
-    for package in ("lab", "publish"):
+    for package in ("publish", "registry"):
         copytree(ROOT / "src/dlatlas" / package, root / "src/dlatlas" / package, ignore=without)
-    for name in ("Snakefile", "requirements.lock"):
+    for name in ("Snakefile", "requirements.lock", "src/dlatlas/progress.py"):
         copy(ROOT / name, root / name)
     copytree(ROOT / "workflow", root / "workflow", ignore=without)
-    # Without torch in `dlatlas.lab`, which these chapters do not use, a run takes a second and not four.
-    for package in ("", "lab", "ops", "theory"):
+    # Without `dlatlas.lab`, which these chapters do not use, a run needs no torch: a second and not four.
+    for package in ("", "ops", "theory"):
         project.write(f"src/dlatlas/{package}/__init__.py", "")
     for name, text in LIBRARY.items():
         project.write(f"src/dlatlas/{name}", text)

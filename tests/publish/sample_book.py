@@ -14,8 +14,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from dlatlas.lab.cards import show_claim
-from dlatlas.lab.registry import Claim, Paper, load_registry
 from dlatlas.publish.layout import Layout
+from dlatlas.registry import Claim, Paper, load_registry
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FINISHED, FAILED, UNEXECUTED = "classification/surrogate_losses", "theory/grokking", "theory/neural_tangent_kernel"

@@ -14,7 +14,7 @@ import pytest
 from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-from dlatlas.lab.registry import load_registry
+from dlatlas.registry import load_registry
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

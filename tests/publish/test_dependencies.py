@@ -58,7 +58,7 @@ def test_a_module_brings_nothing_else() -> None:
 
 
 def test_the_laboratory_is_followed_through_its_package() -> None:
-    assert {"lab/__init__.py", "lab/ensemble.py", "lab/progress.py"} <= modules("dlatlas.lab")
+    assert {"lab/__init__.py", "lab/ensemble.py", "progress.py"} <= modules("dlatlas.lab")
 
 
 def test_a_chapter_depends_on_its_text_and_the_pinned_requirements(tmp_path: Path) -> None:

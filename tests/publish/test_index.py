@@ -3,9 +3,9 @@
 import pytest
 from bs4 import BeautifulSoup
 
-from dlatlas.lab.registry import load_registry
 from dlatlas.publish.pages import Book, generated_pages, number
 from dlatlas.publish.results import read_results
+from dlatlas.registry import load_registry
 from tests.publish.sample_book import EFFECTS, FAILED, FINISHED
 
 

@@ -7,12 +7,12 @@ from bs4 import BeautifulSoup
 from docutils.nodes import make_id
 from pybtex.database import parse_string
 
-from dlatlas.lab.registry import load_registry
 from dlatlas.publish.api import documented_modules
 from dlatlas.publish.bibliography import bibtex
 from dlatlas.publish.exercises import Exercise, exercises_of
 from dlatlas.publish.pages import Book, generated_pages
 from dlatlas.publish.routes import arcs, read_opener
+from dlatlas.registry import load_registry
 from tests.publish.sample_book import FAILED, FINISHED, REPOSITORY, UNEXECUTED
 
 PARTS = [part.part for part in load_registry(REPOSITORY / "book").parts]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from dlatlas.lab import cards, statistics
-from dlatlas.lab.registry import Claim, Support, load_registry
+from dlatlas.registry import Claim, Support, load_registry
 
 Values = Any  # a tensor, an array or a list of numbers
 Effect = tuple[str | None, np.ndarray, np.ndarray | None]  # name of the baseline, values of the method, of the baseline

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from dlatlas import plots
 from dlatlas.lab import cards, claims
-from dlatlas.lab.registry import load_registry
+from dlatlas.registry import load_registry
 
 T = TypeVar("T")
 

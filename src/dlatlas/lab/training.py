@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dlatlas.lab.ensemble import Ensemble, per_seed
-from dlatlas.lab.progress import track
+from dlatlas.progress import track
 
 if TYPE_CHECKING:
     from dlatlas.lab.run import Run

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlatlas.lab.registry import Registry
+from dlatlas.registry import Registry
 
 PACKAGES = {
     "lab": "Laboratory",

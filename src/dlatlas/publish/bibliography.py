@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from dlatlas.lab.registry import Paper
+from dlatlas.registry import Paper
 
 # Characters that BibTeX or its LaTeX reader would take for markup.
 _ESCAPES = str.maketrans({character: f"\\{character}" for character in "&%#_$"})

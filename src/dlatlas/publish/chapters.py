@@ -1,8 +1,8 @@
 """The chapters and profiles that there are to run."""
 
-from dlatlas.lab.registry import load_registry
 from dlatlas.publish.errors import UserError
 from dlatlas.publish.layout import Layout, repository
+from dlatlas.registry import load_registry
 
 PROFILES = ("smoke", "cpu", "gpu")
 

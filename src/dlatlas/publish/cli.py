@@ -109,8 +109,8 @@ def toc() -> None:
 @app.command(name="list")
 def list_chapters() -> None:
     """List the chapters that are written."""
-    from dlatlas.lab.registry import load_registry
     from dlatlas.publish.chapters import layout_of, written_chapters
+    from dlatlas.registry import load_registry
 
     for name in written_chapters(layout_of("cpu")):
         typer.echo(f"{name}: {load_registry().chapter(name).title}")
@@ -155,6 +155,6 @@ def main() -> None:
 
 
 def _can_be_set_right(error: Exception) -> bool:
-    from dlatlas.lab.registry import RegistryError, UnknownEntry
+    from dlatlas.registry import RegistryError, UnknownEntry
 
     return isinstance(error, UserError | RegistryError | UnknownEntry)

@@ -10,9 +10,9 @@ import grimp
 from grimp import ImportGraph
 from IPython.core.inputtransformer2 import TransformerManager
 
-from dlatlas.lab.registry import load_registry
 from dlatlas.publish.layout import Layout
 from dlatlas.publish.notebooks import code_cells, read_page
+from dlatlas.registry import load_registry
 
 PACKAGE = "dlatlas"
 

@@ -16,7 +16,7 @@ from papermill import execute_notebook
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from dlatlas.lab.progress import PROGRESS_FILE
+from dlatlas.progress import PROGRESS_FILE
 from dlatlas.publish.files import read_json, whole, write_json
 from dlatlas.publish.layout import Layout
 from dlatlas.publish.notebooks import KERNEL, code_cells, load, tags

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlatlas.lab.registry import book_folder
+from dlatlas.registry import book_folder
 
 
 def repository() -> Path:

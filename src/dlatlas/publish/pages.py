@@ -5,7 +5,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from dlatlas.lab.registry import Chapter, Paper, Part, Registry, load_registry
 from dlatlas.publish import routes
 from dlatlas.publish.api import api_pages
 from dlatlas.publish.bibliography import bibtex
@@ -13,6 +12,7 @@ from dlatlas.publish.chapters import written_chapters
 from dlatlas.publish.exercises import exercises_of
 from dlatlas.publish.layout import Layout
 from dlatlas.publish.results import VERDICTS, Results, read_results
+from dlatlas.registry import Chapter, Paper, Part, Registry, load_registry
 
 
 @dataclass(frozen=True)

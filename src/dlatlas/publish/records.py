@@ -6,11 +6,11 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from dlatlas.lab.registry import load_registry
 from dlatlas.publish.chapters import written_chapters
 from dlatlas.publish.files import read_json, write_json
 from dlatlas.publish.layout import Layout
 from dlatlas.publish.notebooks import code_cells
+from dlatlas.registry import load_registry
 
 CLAIM_MIME = "application/vnd.dlatlas.claim+json"
 RUN_MIME = "application/vnd.dlatlas.run+json"

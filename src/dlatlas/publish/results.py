@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlatlas.lab.registry import Paper
 from dlatlas.publish.files import read_json
 from dlatlas.publish.layout import Layout
+from dlatlas.registry import Paper
 
 # From least to most favourable: a paper stands as its least favourable claim does.
 VERDICTS = ("contradicted", "inconclusive", "supported")

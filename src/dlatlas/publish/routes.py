@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from dlatlas.lab.registry import Chapter, Part, Registry
+from dlatlas.registry import Chapter, Part, Registry
 
 _WIDTH = 100  # of the drawing; one chapter is 100 high, and the page stretches both
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import yaml
 
-from dlatlas.lab.registry import Part, load_registry
 from dlatlas.publish.api import api_pages
 from dlatlas.publish.chapters import written_chapters
 from dlatlas.publish.files import whole
 from dlatlas.publish.layout import Layout
+from dlatlas.registry import Part, load_registry
 
 GUIDE = ("reading", "running", "teaching", "cluster")
 REFERENCE = ("paper_index", "exercises", "notation", "bibliography")

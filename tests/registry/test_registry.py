@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dlatlas.lab.registry import Registry, RegistryError, UnknownEntry, load_registry
-from dlatlas.lab.schema import Paper, Support
+from dlatlas.registry import Registry, RegistryError, UnknownEntry, load_registry
+from dlatlas.registry.schema import Paper, Support
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
@@ -362,7 +362,7 @@ def test_notebooks_use_claims_of_their_own_chapter(book):
 
 
 def test_the_checks_of_written_rows_can_fail(tmp_path):
-    rows = ROWS.replace("implements: []", "implements: [dlatlas.lab.registry.load_registry, dlatlas.no.thing]", 1)
+    rows = ROWS.replace("implements: []", "implements: [dlatlas.registry.load_registry, dlatlas.no.thing]", 1)
     paper = load_registry(write_registry(tmp_path, rows)).paper("wide-nets")
     assert not_importable(paper) == ["dlatlas.no.thing"]
     assert not_in_notebook(paper, "") == ["(wide-nets)=", "wide-nets/first-claim"]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from dlatlas.lab.schema import Chapter, Cite, Claim, Paper, Part, Support
+from dlatlas.registry.schema import Chapter, Cite, Claim, Paper, Part, Support
 
 __all__ = [
     "Chapter",
