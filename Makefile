@@ -58,8 +58,9 @@ test-site: environment
 	$(BIN)/dlatlas build --profile smoke --jobs $(JOBS)
 	$(BIN)/python -m pytest -m browser tests
 
-bench: environment  ## measure: ensembles against loops, chapters side by side, the site
-	@for file in tests/benchmarks/[a-z]*.py; do echo "$$file"; $(BIN)/python -m tests.benchmarks.$$(basename $$file .py) || exit 1; done
+bench: environment  ## measure against other libraries, loops over seeds and goals
+	@python3 workflow/environment.py $(KEEP) --extra bench "$(PREFIX)"
+	$(BIN)/python -m pytest --benchmark-quiet -p no:xdist -o python_files='bench_*.py' tests/benchmarks
 
 test-cluster: environment  ## run two chapters through Slurm on this machine (root on Debian)
 	$(BIN)/python -m pytest -m cluster -s tests/cluster

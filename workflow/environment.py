@@ -37,17 +37,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prefix", type=Path)
     parser.add_argument("--keep-torch", action="store_true")
+    parser.add_argument("--extra", help="an optional set of requirements in pyproject.toml to add, such as bench")
     arguments = parser.parse_args()
     prefix = arguments.prefix.absolute()
     stamp = prefix / ".dlatlas"
-    if stamp.is_file() and stamp.read_text() == fingerprint():
-        return
-    if arguments.keep_torch:
-        mend(prefix)
-    else:
-        make(prefix)
-    pip(prefix, "--no-deps", "--editable", str(ROOT))
-    stamp.write_text(fingerprint())
+    if not stamp.is_file() or stamp.read_text() != fingerprint():
+        if arguments.keep_torch:
+            mend(prefix)
+        else:
+            make(prefix)
+        pip(prefix, "--no-deps", "--editable", str(ROOT))
+        stamp.write_text(fingerprint())
+    if arguments.extra:
+        add(prefix, arguments.extra)
 
 
 def fingerprint():
@@ -78,12 +80,17 @@ def mend(prefix):
     if release(torch["version"]) < OLDEST_TORCH:
         sys.exit(f"{prefix} has torch {torch['version']}; the book needs {'.'.join(map(str, OLDEST_TORCH))} or newer")
     say(f"Installing requirements into {prefix}; its torch {torch['version']} stays ...")
-    constraints = prefix / ".dlatlas-constraints"
-    constraints.write_text(constraints_around(torch, (ROOT / "requirements.lock").read_text()))
-    pip(prefix, "--constraint", str(constraints), "--editable", f"{ROOT}[book,test]")
+    add(prefix, "book,test")
     after = about_torch(prefix)
     if after != torch:
         sys.exit(f"torch was {torch['version']} and is now {after and after['version']}; please report this")
+
+
+def add(prefix, extra):
+    """Add an optional set of requirements; what is installed stays as it is."""
+    constraints = prefix / ".dlatlas-constraints"
+    constraints.write_text(constraints_around(about_torch(prefix), (ROOT / "requirements.lock").read_text()))
+    pip(prefix, "--constraint", str(constraints), "--editable", f"{ROOT}[{extra}]")
 
 
 def about_torch(prefix):

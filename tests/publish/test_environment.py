@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import tomllib
-from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -65,9 +64,18 @@ def test_pins_are_those_of_this_environment() -> None:
 
 def test_everything_that_the_project_asks_for_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *extras["book"], *extras["test"]]
     names = {re.match(r"[\w.-]+", requirement).group().lower().replace("_", "-") for requirement in asked}
     assert names <= {name.lower().replace("_", "-") for name in PINS}
+
+
+def test_an_extra_is_added_around_the_torch_that_is_there(environment, commands, monkeypatch, tmp_path: Path) -> None:
+    prefix = prefix_with_torch(tmp_path, {"version": "2.9.1", "requires": []})
+    (prefix / ".dlatlas").write_text(environment.fingerprint())
+    set_up(environment, monkeypatch, "--extra", "bench", str(prefix))
+    assert [command[-1] for command in commands] == [f"{ROOT}[bench]"]
+    assert (prefix / ".dlatlas-constraints").read_text().startswith("torch==2.9.1\n")
 
 
 def test_a_new_environment_gets_the_pins(environment, commands, monkeypatch, tmp_path: Path) -> None:

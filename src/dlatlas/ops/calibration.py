@@ -1,6 +1,5 @@
 """How well stated probabilities fit observed frequencies."""
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -44,6 +43,5 @@ def expected_calibration_error(p: Float[Tensor, "n K"], y: Int[Tensor, " n"], bi
     validate.in_range("sum of a row of p", p.sum(-1), 1 - 1e-3, 1 + 1e-3)
     confidence, guess = p.max(-1)
     gap = (guess == y).to(p.dtype) - confidence
-    bin_of = (confidence * bins).ceil().clamp(1, bins)
-    member = (bin_of[:, None] == torch.arange(1, bins + 1, device=p.device)).to(p.dtype)
-    return (gap @ member).abs().sum() / p.shape[0]
+    bin_of = (confidence * bins).ceil().clamp(1, bins).long() - 1
+    return gap.new_zeros(bins).index_add(0, bin_of, gap).abs().sum() / p.shape[0]

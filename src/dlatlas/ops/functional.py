@@ -69,14 +69,14 @@ def empirical_ntk(
     x2: Float[Tensor, "m *input"] | None = None,
     *,
     reduction: Literal["trace", "full"] | None = None,
-    memory: int = 2**28,
+    memory: int = 2**29,
 ) -> Float[Tensor, "n m *outputs"]:
     r"""Tangent kernel of any network, by contracting its Jacobian.
 
     .. math:: \hat\Theta(x, x') = \sum_p
         \frac{\partial f(x)}{\partial \theta_p} \frac{\partial f(x')}{\partial \theta_p}
 
-    Blocks of examples at a time, so that the two blocks of the Jacobian that are alive fit into ``memory``.
+    The whole Jacobian at once where it fits into ``memory``; else blocks of examples, of which two are alive.
 
     Parameters
     ----------
@@ -109,8 +109,9 @@ def empirical_ntk(
     if outputs > 1 and reduction is None:
         raise ValueError(f"reduction must be 'trace' or 'full' for a network with {outputs} outputs, got None")
     leaves = pytree.tree_leaves(params)
-    row_bytes = outputs * sum(leaf.numel() * leaf.element_size() for leaf in leaves)
-    size = max(1, memory // (2 * row_bytes))
+    rows_that_fit = memory // (outputs * sum(leaf.numel() * leaf.element_size() for leaf in leaves))
+    examples = len(x1) + (0 if x2 is None else len(x2))
+    size = examples if examples <= rows_that_fit else max(1, rows_that_fit // 2)
     contraction = "icp,jdp->ijcd" if reduction == "full" else "icp,jcp->ij"
 
     def jacobian(block: Tensor) -> list[Tensor]:

@@ -1,15 +1,9 @@
-"""Scenes a second on one core, drawn, rendered and labelled.
+"""Scenes a second on one core, drawn, rendered and labelled."""
 
-Run with ``OMP_NUM_THREADS=1 python -m tests.benchmarks.shapes``.
-"""
+from collections.abc import Callable, Iterator
 
-import statistics
-import time
-from collections.abc import Callable
-
+import pytest
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from dlatlas.data.shapes import (
     animate,
@@ -24,7 +18,7 @@ from dlatlas.data.shapes import (
 )
 
 SCENES = 4096
-REPEATS = 7
+GOAL = 5_000
 
 
 def single_objects(size: int) -> Callable[[torch.Generator], None]:
@@ -75,27 +69,17 @@ CASES = {
 }
 
 
-def rates(work: Callable[[torch.Generator], None]) -> tuple[float, float]:
-    """Scenes a second: the median by the clock on the wall, and by the time of the processor."""
-    generator = torch.Generator().manual_seed(0)
-    work(generator)
-    wall, processor = [], []
-    for _ in range(REPEATS):
-        start = time.perf_counter(), time.process_time()
-        work(generator)
-        wall.append(time.perf_counter() - start[0])
-        processor.append(time.process_time() - start[1])
-    return SCENES / statistics.median(wall), SCENES / statistics.median(processor)
-
-
-def main() -> None:
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    table = Table("scenes", "a second", "a second of processor time", title="one thread; goal 5,000 at 32 x 32")
-    for name, work in CASES.items():
-        wall, processor = rates(work)
-        table.add_row(name, f"{wall:,.0f}", f"{processor:,.0f}")
-    Console().print(table)
+    yield
+    torch.set_num_threads(before)
 
 
-if __name__ == "__main__":
-    main()
+@pytest.mark.parametrize("name", CASES)
+def test_scenes_a_second(name: str, seconds) -> None:
+    generator = torch.Generator().manual_seed(0)
+    median = seconds(name, lambda: CASES[name](generator), lambda t: f"{SCENES / t:,.0f} scenes a second")
+    if name == "single objects with labels, 32 x 32":
+        assert median <= SCENES / GOAL
