@@ -40,8 +40,7 @@ class Ensemble:
 
     def _stack(self, modules: list[nn.Module]) -> None:
         self._template = modules[0]
-        parameters, self._buffers = torch.func.stack_module_state(modules)
-        self._parameters = {name: _gradient_layout(value) for name, value in parameters.items()}
+        self._parameters, self._buffers = torch.func.stack_module_state(modules)
         self.seeds = len(modules)
         self._looped = False
 
@@ -150,13 +149,6 @@ def clip_grad_norm(nets: Ensemble, max_norm: float) -> Tensor:
     for gradient in gradients:
         gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
     return norms
-
-
-def _gradient_layout(parameter: Tensor) -> Tensor:
-    """Store matrices column by column, as batched products give their gradients: it saves a copy at each step."""
-    if parameter.dim() != 3:
-        return parameter
-    return parameter.detach().mT.contiguous().mT.requires_grad_(parameter.requires_grad)
 
 
 def _build(factory: Callable[[], nn.Module], run: "Run", seed: int) -> nn.Module:
