@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 import dlatlas
 from tests.examples import Example, Make
 
-INFRASTRUCTURE = {"lab", "plots", "publish", "data", "models", "typed"}
+INFRASTRUCTURE = {"lab", "plots", "publish", "data", "models", "progress", "registry", "typed"}
 METHOD_PACKAGES = [m.name for m in pkgutil.iter_modules(dlatlas.__path__) if m.name not in INFRASTRUCTURE]
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 

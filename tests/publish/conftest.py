@@ -6,19 +6,16 @@ import pytest
 
 from dlatlas.publish.layout import Layout
 from dlatlas.publish.site import build_site
-from dlatlas.publish.toc import write_toc
 from tests.publish.sample_book import make_sample_book
 
 
 @pytest.fixture(scope="session")
 def sample_book(tmp_path_factory) -> Layout:
-    """Sample book with its table of contents."""
+    """Sample book; it has no table of contents of its own."""
     root = tmp_path_factory.mktemp("book")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("DLATLAS_BOOK", str(root / "book"))
-        layout = make_sample_book(root)
-        write_toc(layout)
-    return layout
+        return make_sample_book(root)
 
 
 @pytest.fixture(scope="session")

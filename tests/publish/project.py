@@ -42,10 +42,10 @@ BUILD = """
 import sys
 from rich.console import Console
 from dlatlas.publish.build import build
-from dlatlas.publish.chapters import layout_of, written_chapters
+from dlatlas.publish.chapters import layout_of, written_pages
 layout = layout_of("smoke")
 options = {"jobs": int(sys.argv[1]), "cluster": sys.argv[2] or None, "target": "records"}
-problems = build(layout, written_chapters(layout), console=Console(), **options)
+problems = build(layout, written_pages(layout), console=Console(), **options)
 print("\\n".join(problems))
 """
 
@@ -57,10 +57,10 @@ class Project:
         self.root = root
         self.environment = os.environ | {"PYTHONPATH": str(root / "src"), "DLATLAS_BOOK": str(root / "book")}
 
-    def page(self, name: str, *cells: str) -> None:
-        """Write the chapter ``theory/<name>``."""
+    def page(self, name: str, *cells: str, part: str = "theory") -> None:
+        """Write the page ``<part>/<name>``."""
         code = "\n\n".join(f"```{{code-cell}} ipython3\n{cell}\n```" for cell in cells)
-        self.write(f"notebooks/theory/{name}.md", PAGE.format(title=name.title(), cells=code))
+        self.write(f"notebooks/{part}/{name}.md", PAGE.format(title=name.title(), cells=code))
 
     def write(self, name: str, text: str) -> None:
         """Write a file of the project."""
@@ -70,8 +70,11 @@ class Project:
 
     def start(self, jobs: int = 2, cluster: str = "") -> subprocess.Popen:
         """Begin to run the chapters up to their records, in a process group of its own."""
+        return self._begin("-c", BUILD, str(jobs), cluster)
+
+    def _begin(self, *arguments: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "-c", BUILD, str(jobs), cluster],
+            [sys.executable, *arguments],
             cwd=self.root,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -87,17 +90,15 @@ class Project:
         assert process.returncode == 0, output
         return output
 
+    def begin(self, *arguments: str) -> subprocess.Popen:
+        """Begin a command of the command line, in a process group of its own."""
+        return self._begin("-m", "dlatlas.publish", *arguments)
+
     def command(self, *arguments: str) -> subprocess.CompletedProcess:
         """Call the command line."""
-        return subprocess.run(
-            [sys.executable, "-m", "dlatlas.publish", *arguments],
-            cwd=self.root,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        process = self.begin(*arguments)
+        output, _ = process.communicate(timeout=600)
+        return subprocess.CompletedProcess(arguments, process.returncode, output)
 
     def record(self, name: str) -> dict:
         """Record of a chapter."""
@@ -129,7 +130,6 @@ def book_project(root: Path, pages: dict[str, list[str]]) -> Project:
         registry.write_text(registry.read_text().replace("status: written", "status: planned"))
     for name, cells in pages.items():
         project.page(name, *cells)
-    project.command("toc")
     return project
 
 
@@ -144,8 +144,9 @@ def tiny_project(root: Path, pages: dict[str, list[str]] | None = None) -> Proje
         copy(ROOT / name, root / name)
     copytree(ROOT / "workflow", root / "workflow", ignore=without)
     # Without `dlatlas.lab`, which these chapters do not use, a run needs no torch: a second and not four.
-    for package in ("", "ops", "theory"):
+    for package in ("", "data", "ops", "theory"):
         project.write(f"src/dlatlas/{package}/__init__.py", "")
+    copy(ROOT / "src/dlatlas/data/home.py", root / "src/dlatlas/data/home.py")
     for name, text in LIBRARY.items():
         project.write(f"src/dlatlas/{name}", text)
     for name, cells in pages.items():

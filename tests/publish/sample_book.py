@@ -1,4 +1,4 @@
-"""A small book: the real registry and pages, three chapters with made-up text, outputs and records."""
+"""A small book: the real registry and pages; three chapters and a page of the guide, all made up."""
 
 import base64
 import io
@@ -19,6 +19,7 @@ from dlatlas.registry import Claim, Paper, load_registry
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FINISHED, FAILED, UNEXECUTED = "classification/surrogate_losses", "theory/grokking", "theory/neural_tangent_kernel"
+GUIDE = "guide/shapes"
 EFFECTS = {"supported": 0.25, "contradicted": -0.25, "inconclusive": 0.05}
 VERDICTS = tuple(EFFECTS)
 SECRET = "assert theta_hidden == 42"
@@ -30,12 +31,13 @@ OPENING = r"""# Surrogate losses
 Why does minimising cross-entropy minimise mistakes? Inline $\alpha^2$ and
 
 $$
-\sum_i \phi(z_i) = {{\tfrac12}}
+\sum_i \phi(z_i) = {{\tfrac12}} + \phi(1) + \phi(2) + \phi(3) + \phi(4) + \phi(5) + \phi(6) + \phi(7) + \phi(8)
 $$ (eq-sum)
 
 which {eq}`eq-sum` says and {cite:t}`comp-sum-losses` prove.
 """
-EXERCISES = """{numref}`fig-curve` shows it.
+EXERCISES = """{numref}`fig-curve` shows it; so do {numref}`fig-kernel`, {ref}`neural-tangent-kernel`
+and {numref}`ex-kernel` of a chapter that was not run.
 
 ## Exercises
 
@@ -57,6 +59,15 @@ Another.
 Done.
 ```
 """
+UNEXECUTED_TEXT = """{numref}`fig-kernel` shows it; {numref}`fig-missing`, {numref}`fig-curve`
+and [another chapter](../theory/grokking.md) show more.
+
+```{exercise} The kernel
+:label: ex-kernel
+
+Compute it.
+```
+"""
 HEADER = """---
 jupytext:
   text_representation: {extension: .md, format_name: myst}
@@ -72,10 +83,11 @@ def make_sample_book(root: Path) -> Layout:
     (root / "src").symlink_to(REPOSITORY / "src")
     layout = Layout(root, "cpu")
     _write_text(UNEXECUTED, plain_chapter(), layout)
-    for chapter, cells in ((FINISHED, finished_chapter()), (FAILED, failed_chapter())):
+    for chapter, cells in ((FINISHED, finished_chapter()), (FAILED, failed_chapter()), (GUIDE, guide_page())):
         _write_text(chapter, cells, layout)
         _write_executed(chapter, cells, layout)
-    layout.records.write_text(json.dumps([chapter_record(FINISHED, "cpu", "a laptop"), failed_record()]))
+    records = [*(chapter_record(name, "cpu", "a laptop") for name in (FINISHED, GUIDE)), failed_record()]
+    layout.records.write_text(json.dumps(records))
     machine = layout.machine_records / "h200.json"
     machine.parent.mkdir()
     machine.write_text(json.dumps([chapter_record(FINISHED, "gpu", "NVIDIA H200", seeds=32)]))
@@ -153,7 +165,7 @@ def finished_chapter() -> list[NotebookNode]:
     sections = [
         cell for number, paper in enumerate(load_registry().papers_of(FINISHED)) for cell in _section(paper, number)
     ]
-    return [new_markdown_cell(OPENING), _parameters(), *sections, _table(), _figure(), *_exercises()]
+    return [new_markdown_cell(OPENING), _parameters(), *sections, _table(), _figure("fig-curve"), *_exercises()]
 
 
 def failed_chapter() -> list[NotebookNode]:
@@ -166,8 +178,16 @@ def failed_chapter() -> list[NotebookNode]:
 
 
 def plain_chapter() -> list[NotebookNode]:
-    """A chapter that was not run."""
-    return [*_headings("The neural tangent kernel", UNEXECUTED), _parameters()]
+    """A chapter that was not run: a figure that it refers to, an exercise, and references to other chapters."""
+    figure = new_code_cell("plot()", metadata=_figure_options("fig-kernel"))
+    text = new_markdown_cell(UNEXECUTED_TEXT)
+    return [*_headings("The neural tangent kernel", UNEXECUTED), _parameters(), figure, text]
+
+
+def guide_page() -> list[NotebookNode]:
+    """A page of the guide that was run: no papers, but a figure that its text refers to."""
+    opening = new_markdown_cell("# The shapes world\n\n{numref}`fig-shapes` shows it.")
+    return [opening, _parameters(), _figure("fig-shapes")]
 
 
 def _headings(title: str, chapter: str) -> list[NotebookNode]:
@@ -187,10 +207,10 @@ def _section(paper: Paper, number: int) -> Iterator[NotebookNode]:
 
 def _table() -> NotebookNode:
     output = new_output("display_data", {"text/markdown": "| tau | loss |\n|---|---|\n| $\\tau = 1$ | 1.39 |\n"})
-    return new_code_cell("display(Markdown(table))", outputs=[output])
+    return new_code_cell(f"display(Markdown(table)){' ' * 90}# a long line", outputs=[output])
 
 
-def _figure() -> NotebookNode:
+def _figure(name: str) -> NotebookNode:
     figure = Figure(figsize=(4, 2.5), facecolor="none")
     axes = figure.add_subplot(facecolor="none")
     axes.plot([0, 1, 2], [0, 1, 4])
@@ -198,7 +218,7 @@ def _figure() -> NotebookNode:
     png = io.BytesIO()
     figure.savefig(png, format="png", transparent=True)
     output = new_output("display_data", {"image/png": base64.b64encode(png.getvalue()).decode()})
-    return new_code_cell("plot()", metadata=_figure_options("fig-curve"), outputs=[output])
+    return new_code_cell("plot()", metadata=_figure_options(name), outputs=[output])
 
 
 def _figure_options(name: str) -> dict:

@@ -150,6 +150,27 @@ def test_nothing_is_wider_than_a_phone(browser, site, names):
     assert not wide
 
 
+CUT_OFF = """() => [...document.querySelectorAll('.bd-article pre, .bd-article mjx-container[display="true"]')]
+  .filter(box => box.scrollWidth > box.clientWidth + 1)
+  .map(box => [getComputedStyle(box).overflowX, getComputedStyle(box, '::-webkit-scrollbar').height])"""
+UNDER_NUMBERS = """() => [...document.querySelectorAll('.bd-article div.math')].filter(math => {
+  const number = math.querySelector('.eqno'), formula = math.querySelector('mjx-container');
+  return number && formula.getBoundingClientRect().right > number.getBoundingClientRect().left; }).length"""
+
+
+@pytest.mark.parametrize("width", [WIDE, PHONE])
+def test_long_lines_and_long_equations_have_a_bar_to_scroll_them(browser, site, names, width):
+    with window(browser, site, width=width) as (page, _):
+        scrolled = 0
+        for name in chapters(names):
+            go(page, site, name)
+            boxes = page.evaluate(CUT_OFF)
+            assert all(box == ["auto", "8px"] for box in boxes), name
+            assert page.evaluate(UNDER_NUMBERS) == 0, name
+            scrolled += len(boxes)
+    assert scrolled
+
+
 @pytest.mark.parametrize("width", [WIDE, PHONE])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_what_is_behind_it(browser, site, names, scheme, width):
@@ -165,7 +186,7 @@ def test_text_stands_out_from_what_is_behind_it(browser, site, names, scheme, wi
 
 def test_search_finds_a_chapter_by_its_title(browser, site, names):
     name = chapters(names)[0]
-    title = load_registry().chapter(name.removeprefix("notebooks/").removesuffix(".html")).title
+    title = load_registry().page(name.removeprefix("notebooks/").removesuffix(".html")).title
     with window(browser, site) as (page, problems):
         go(page, site, f"search.html?q={title.replace(' ', '+')}")
         page.locator("#search-results li a").first.wait_for()

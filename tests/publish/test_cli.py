@@ -1,15 +1,22 @@
 """The command line: what it says when it cannot do what it was asked."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from dlatlas.data.home import DataUnavailableError
+from dlatlas.publish import cli
+from dlatlas.publish.errors import Interrupted, UserError
 from tests.publish.project import Project, tiny_project
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return tiny_project(tmp_path_factory.mktemp("project"))
+
+
+STRAY = "neither in book/contents.yml nor in book/guide.yml: notebooks/theory/stray.md"
 
 
 def refusal(project: Project, *arguments: str) -> str:
@@ -35,6 +42,53 @@ def test_an_unknown_cluster_gets_the_list_of_clusters(project: Project) -> None:
     assert refusal(project, "build", "--cluster", "cloud").endswith("there is slurm")
 
 
+NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
+NO_ACCESS = PermissionError(errno.EACCES, "Permission denied", "_build/smoke")
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "status"),
+    [
+        (UserError("no such thing"), "no such thing", 2),
+        (DataUnavailableError("x.npz is not in the data home"), "x.npz is not in the data home", 2),
+        (NO_SPACE, "No space left on device", 2),
+        (NO_ACCESS, "Permission denied: _build/smoke", 2),
+        (Interrupted("interrupted"), "interrupted", 130),
+    ],
+)
+def test_what_can_be_set_right_is_one_line(monkeypatch, capsys, error: Exception, message: str, status: int) -> None:
+    monkeypatch.setattr(cli, "app", raising(error))
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == status
+    assert capsys.readouterr().err == f"{message}\n"
+
+
+@pytest.mark.parametrize("error", [KeyError("ours"), FileNotFoundError(errno.ENOENT, "No such file", "ours")])
+def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch, error: Exception) -> None:
+    monkeypatch.setattr(cli, "app", raising(error))
+    with pytest.raises(type(error)):
+        cli.main()
+
+
+def raising(error: Exception):
+    def app() -> None:
+        raise error
+
+    return app
+
+
+def test_a_build_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path)
+    project.write("_build", "")
+    assert refusal(project, "build", "--profile", "smoke") == f"Not a directory: {project.root}/_build/smoke"
+
+
+def test_a_library_without_its_source_tree_says_so(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path, {})
+    assert refusal(project, "list").startswith(f"there are no notebooks in {project.root}: ")
+
+
 def test_chapters_are_listed_in_the_order_of_the_book(project: Project) -> None:
     lines = project.command("list").stdout.splitlines()
     assert lines == ["theory/alpha: alpha", "theory/beta: beta", "theory/gamma: gamma"]
@@ -56,7 +110,7 @@ def test_a_page_that_is_no_notebook_is_named(tmp_path: Path) -> None:
 def test_a_notebook_in_no_registered_place_is_named(tmp_path: Path) -> None:
     project = tiny_project(tmp_path)
     project.page("stray", "1")
-    assert refusal(project, "build") == "not in book/contents.yml: notebooks/theory/stray.md"
+    assert refusal(project, "build") == STRAY
 
 
 def test_a_wrong_registry_is_reported_with_file_and_row(tmp_path: Path) -> None:

@@ -70,6 +70,20 @@ def test_the_cell_that_raises_is_the_last_and_is_named(tmp_path: Path) -> None:
     assert outputs[3] == []
 
 
+UNAVAILABLE = """
+from dlatlas.data.home import PublishedFile, fetch
+fetch(PublishedFile("digits.npz", "http://127.0.0.1:9/digits.npz", "md5:0"))
+"""
+
+
+def test_missing_data_are_named_with_file_folder_and_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLATLAS_DATA", str(tmp_path / "data"))
+    _, record = executed(tmp_path, UNAVAILABLE)
+    assert record["error"]["name"] == "DataUnavailableError"
+    for part in ("digits.npz", str(tmp_path / "data"), "http://127.0.0.1:9/digits.npz"):
+        assert part in record["error"]["message"].splitlines()[0]
+
+
 def test_claims_before_the_failure_are_kept(tmp_path: Path) -> None:
     claim = {"kind": "claim", "id": "a/b"}
     _, record = executed(tmp_path, show(CLAIM_MIME, claim), "raise RuntimeError('later')")

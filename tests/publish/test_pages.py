@@ -9,6 +9,7 @@ from pybtex.database import parse_string
 
 from dlatlas.publish.api import documented_modules
 from dlatlas.publish.bibliography import bibtex
+from dlatlas.publish.errors import UserError
 from dlatlas.publish.exercises import Exercise, exercises_of
 from dlatlas.publish.pages import Book, generated_pages
 from dlatlas.publish.routes import arcs, read_opener
@@ -58,7 +59,7 @@ def test_opener_has_text_and_a_route_in_reading_order(part):
 def test_opener_refuses_a_chapter_that_builds_on_a_later_one(tmp_path):
     file = tmp_path / "theory.md"
     file.write_text("---\ndepends: {neural_tangent_kernel: [grokking]}\n---\nText.\n")
-    with pytest.raises(ValueError, match="comes later"):
+    with pytest.raises(UserError, match="comes later"):
         read_opener(file, load_registry(REPOSITORY / "book"))
 
 
@@ -89,7 +90,7 @@ def test_exercise_without_a_label_is_refused(sample, tmp_path):
     text = layout.notebook("theory/grokking")
     text.parent.mkdir(parents=True)
     text.write_text("# T\n\n```{exercise} Lost\n\nCompute.\n```\n")
-    with pytest.raises(ValueError, match="theory/grokking: the exercise 'Lost' has no label"):
+    with pytest.raises(UserError, match="theory/grokking: the exercise 'Lost' has no label"):
         exercises_of("theory/grokking", layout)
 
 

@@ -11,8 +11,8 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from dlatlas.publish.errors import UserError
 from dlatlas.publish.layout import Layout
 from dlatlas.publish.site import SiteError, build_site, stage, staged_files
-from dlatlas.publish.toc import table_of_contents, write_toc
-from tests.publish.sample_book import FAILED, FINISHED, REPOSITORY, SECRET, UNEXECUTED
+from dlatlas.publish.toc import table_of_contents
+from tests.publish.sample_book import FAILED, FINISHED, GUIDE, REPOSITORY, SECRET, UNEXECUTED
 
 
 def chapter_of(sample: Layout, name: str) -> nbformat.NotebookNode:
@@ -37,11 +37,40 @@ def test_contents_list_every_part_and_only_written_chapters(sample):
     assert listed == [f"notebooks/{chapter}" for chapter in (FINISHED, UNEXECUTED, FAILED)]
 
 
+def test_pages_of_the_guide_are_listed_in_its_order_whether_run_or_not(sample):
+    atlas, guide, _ = table_of_contents(sample)["parts"]
+    listed = [entry["file"] for entry in guide["chapters"]]
+    order = yaml.safe_load((REPOSITORY / "book" / "guide.yml").read_text())
+    there = [
+        entry["page"]
+        for entry in order
+        if entry["page"] == GUIDE or (sample.root / f"book/{entry['page']}.md").exists()
+    ]
+    assert [name.partition("/")[2] for name in listed] == there
+    assert [name for name in listed if name.startswith("notebooks/")] == [f"notebooks/{GUIDE}"]
+    assert GUIDE not in str(atlas)
+    assert "numbered" not in guide
+
+
+def test_a_page_of_the_guide_is_no_chapter(sample):
+    files = staged_files(sample)
+    assert f"notebooks/{GUIDE}.ipynb" in files
+    assert "guide.yml" not in str(list(files))
+    for name in (
+        "index.md",
+        "book/paper_index.md",
+        "book/exercises.md",
+        *(f for f in files if f.startswith("book/parts/")),
+    ):
+        assert GUIDE.encode() not in files[name], name
+    assert b"3 of them written" in files["index.md"]
+
+
 def test_hidden_tests_and_their_marks_stay_out(sample):
     assert SECRET in sample.executed(FINISHED).read_text()
     for name, content in staged_files(sample).items():
         assert SECRET.encode() not in content, name
-        assert b"### BEGIN" not in content, name
+        assert b"### BEGIN" not in content or not name.startswith("notebooks/"), name  # the guide explains the marks
     assert "theta_hidden = theta()\nassert theta()" in text_of(chapter_of(sample, FINISHED))
 
 
@@ -110,7 +139,7 @@ def test_unknown_profile_is_refused_with_the_known_ones():
 @pytest.mark.slow
 def test_site_builds_with_warnings_as_errors(sample_site):
     assert (sample_site / "index.html").is_file()
-    for chapter in (FINISHED, FAILED, UNEXECUTED):
+    for chapter in (FINISHED, FAILED, UNEXECUTED, GUIDE):
         assert (sample_site / "notebooks" / f"{chapter}.html").is_file()
     assert "temperature must be positive" in (sample_site / "notebooks" / f"{FAILED}.html").read_text()
 
@@ -133,7 +162,6 @@ def test_broken_reference_stops_the_build(sample_book, tmp_path, monkeypatch):
     monkeypatch.setenv("DLATLAS_BOOK", str(layout.root / "book"))
     # Without the library, whose pages take the longest.
     shutil.copytree(sample_book.root, layout.root, ignore=shutil.ignore_patterns("src", "source", "html", "doctrees"))
-    write_toc(layout)
     page = new_notebook(cells=[new_markdown_cell("# Title\n\n{ref}`no-such-label`")])
     nbformat.write(page, layout.executed(UNEXECUTED))
     with pytest.raises(SiteError, match="no-such-label"):

@@ -13,7 +13,9 @@ import psutil
 import pytest
 import yaml
 
+from dlatlas.publish.build import _cut_off
 from dlatlas.publish.files import UNFINISHED
+from dlatlas.publish.layout import Layout
 from dlatlas.publish.records import CLAIM_MIME
 from tests.publish.project import PROFILE, Project, book_project, claim, tiny_project
 
@@ -84,31 +86,93 @@ def kill_scheduler(process: psutil.Popen) -> None:
     process.kill()
 
 
-@pytest.mark.parametrize("kill", [kill_group, kill_scheduler])
-def test_a_killed_build_resumes(tmp_path: Path, kill: Callable) -> None:
-    gate = tmp_path / "gate"
+@pytest.fixture
+def gated(tmp_path: Path) -> Project:
+    """A project with a quick chapter, and a slow one that waits until there is a file ``gate``."""
+    gate = tmp_path / "project" / "gate"
     waiting = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.1)"
-    project = tiny_project(tmp_path / "project", {"quick": ["1"], "slow": [waiting, "print('through')"]})
-    process = project.start()
+    return tiny_project(gate.parent, {"quick": ["1"], "slow": [waiting, "print('through')"]})
+
+
+def wait_until_one_is_finished_and_one_runs(project: Project) -> None:
     progress = project.root / "_build/smoke/progress/theory/slow.json"
     # A run is over for Snakemake when its two outputs have left this folder; those of the other chapter stay.
     underway = project.root / ".snakemake/incomplete"
     wait_for(lambda: project.record_file("quick").is_file() and len(list(underway.iterdir())) == 2)
     wait_for(lambda: progress.is_file() and json.loads(progress.read_text())["cell"] == 2)
+
+
+def stop_and_resume(project: Project, process: psutil.Popen, stop: Callable) -> str:
+    """Stop a build in mid-run, see that nothing of it is left, and run it to its end; return what it had printed."""
+    wait_until_one_is_finished_and_one_runs(project)
     family = psutil.Process(process.pid).children(recursive=True)
     finished = project.runs()
 
-    kill(process)
-    process.wait()
+    stop(process)
+    output, _ = process.communicate(timeout=20)
     wait_for(lambda: not any(member.is_running() for member in family), seconds=20)
 
     assert not project.record_file("slow").exists()
     assert not project.notebook_file("slow").exists()
-    gate.touch()
+    (project.root / "gate").touch()
     project.build()
     assert project.runs()["quick"] == finished["quick"]
     assert project.record("slow")["status"] == "finished"
     assert not list(project.root.rglob(f"{UNFINISHED}*"))
+    return output
+
+
+@pytest.mark.parametrize("kill", [kill_group, kill_scheduler])
+def test_a_killed_build_resumes(gated: Project, kill: Callable) -> None:
+    stop_and_resume(gated, gated.start(), kill)
+
+
+def press_control_c(process: psutil.Popen) -> None:
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def interrupt_scheduler(process: psutil.Popen) -> None:
+    process.send_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("interrupt", [press_control_c, interrupt_scheduler])
+def test_an_interrupted_build_ends_with_one_line_and_resumes(gated: Project, interrupt: Callable) -> None:
+    gated.write("_config.yml", "")  # which the site would be made of
+    process = gated.begin("build", "--profile", PROFILE, "--jobs", "2")
+    output = stop_and_resume(gated, process, interrupt)
+    assert process.returncode == 130
+    *before, last = output.strip().splitlines()
+    assert last == "interrupted; the same command goes on from here"
+    assert all(line.startswith("theory/") for line in before), output
+
+
+def test_a_build_that_waits_for_another_can_be_interrupted(gated: Project) -> None:
+    first = gated.start()
+    wait_until_one_is_finished_and_one_runs(gated)
+    second = gated.begin("build", "--profile", PROFILE)
+    assert second.stdout.readline().startswith("Waiting for the build")
+    interrupt_scheduler(second)
+    assert second.wait(timeout=10) == 130
+    assert second.stdout.read() == ""
+    (gated.root / "gate").touch()
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+
+
+def test_a_page_of_the_guide_runs_with_the_chapters(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path, {"alpha": ["1"]})
+    project.write("book/guide.yml", "- {page: guide/tour, title: The tour}\n")
+    project.page("tour", ":tags: [nbval-check-output]\nprint(profile)", part="guide")
+    project.build()
+    records = json.loads((project.root / "_build/smoke/records.json").read_text())
+    assert [(record["chapter"], record["status"]) for record in records] == [
+        ("theory/alpha", "finished"),
+        ("guide/tour", "finished"),
+    ]
+    assert project.command("expected", "guide/tour").returncode == 0
+    written = project.command("nbval")
+    assert written.returncode == 0, written.stdout
+    assert nbformat.read(project.root / "_build/smoke/nbval/guide/tour.ipynb", as_version=4).cells[-1].outputs
 
 
 def test_a_half_written_notebook_without_its_record_is_run_again(tmp_path: Path) -> None:
@@ -142,10 +206,12 @@ def test_failed_chapters_stop_no_other_and_are_tried_again(tmp_path: Path) -> No
     project = tiny_project(tmp_path, FAILING)
     output = project.build()
 
+    assert "Error in rule" not in output
     assert project.record("alpha")["status"] == "finished"
     assert project.record("wrong")["error"] == {"cell": 3, "name": "ValueError", "message": "no\nway"}
     assert project.record("dead")["error"]["name"] == "KernelDied"
     assert project.record("cut")["error"]["name"] == "RunCutOff"
+    assert project.record("cut")["error"]["message"].endswith("see _build/smoke/logs/theory/cut.log")
     assert [line.split(": ")[:3] for line in output.strip().splitlines()[-3:]] == [
         ["theory/cut", "cell 2", "RunCutOff"],
         ["theory/dead", "cell 2", "KernelDied"],
@@ -159,6 +225,23 @@ def test_failed_chapters_stop_no_other_and_are_tried_again(tmp_path: Path) -> No
     project.page("wrong", "print('mended')")
     assert rerun(project) == {"cut", "dead", "wrong"}
     assert project.record("wrong")["status"] == "finished"
+
+
+def test_a_chapter_whose_model_was_cut_off_is_given_up(tmp_path: Path) -> None:
+    Project(tmp_path).page("alpha", "from dlatlas.models import zoo\nnet = zoo.load('vit', run)")
+    Project(tmp_path).page("beta", "1")
+    layout = Layout(tmp_path, PROFILE)
+    failed = {"_build/smoke/zoo/vit.json": "out of time"}
+    assert _cut_off(["theory/alpha", "theory/beta"], failed, layout) == {"theory/alpha": "out of time"}
+
+
+def test_a_chapter_that_is_killed_again_is_not_taken_for_its_old_result(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path, {"alpha": ["1"], "beta": ["1"]})
+    project.build()
+    project.page("alpha", *FAILING["cut"])
+    project.build()
+    assert project.record("alpha")["error"]["name"] == "RunCutOff"
+    assert project.record("beta")["status"] == "finished"
 
 
 def test_a_failed_chapter_is_a_page_of_the_site_and_the_last_line_of_the_build(tmp_path: Path) -> None:

@@ -79,6 +79,40 @@ def test_a_valid_registry_keeps_the_order_of_the_contents(tmp_path):
     assert registry.paper("wide-nets").part == "theory"
 
 
+GUIDE = """\
+- page: guide/reading
+  title: Reading
+- page: guide/running
+  title: Running
+"""
+
+
+def test_pages_of_the_guide_have_no_papers_and_are_no_chapters(tmp_path):
+    (tmp_path / "guide.yml").write_text(GUIDE)
+    registry = load_registry(write_registry(tmp_path))
+    assert [page.page for page in registry.guide] == ["guide/reading", "guide/running"]
+    assert registry.page("guide/running").title == "Running"
+    assert registry.page("theory/kernels") is registry.chapter("theory/kernels")
+    assert registry.papers_of("guide/running") == ()
+    with pytest.raises(UnknownEntry, match="no chapter 'guide/runing' in the registry; closest: guide/running"):
+        registry.page("guide/runing")
+    with pytest.raises(UnknownEntry):
+        registry.chapter("guide/running")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("guide/running", "guide/reading", "guide.yml:3: row guide/reading: page guide/reading is already taken"),
+        ("guide/running", "theory/running", "guide.yml:3: row theory/running: page: String should match pattern"),
+        ("  title: Running\n", "", "guide.yml:3: row guide/running: title: Field required"),
+    ],
+)
+def test_a_broken_guide_is_named(tmp_path, old, new, message):
+    (tmp_path / "guide.yml").write_text(GUIDE.replace(old, new))
+    assert [found for found in problems_of(write_registry(tmp_path)) if found.startswith(message)]
+
+
 def test_a_registry_is_read_once(tmp_path):
     folder = write_registry(tmp_path)
     assert load_registry(folder) is load_registry(str(folder))
@@ -281,6 +315,14 @@ def test_the_book_has_all_its_rows(book):
     assert sorted(paper.n for paper in book.papers) == list(range(346))
     assert len(book.chapters) == 101
     assert len(book.parts) == 14
+
+
+def test_pages_of_the_guide_have_the_titles_that_are_listed(book):
+    root = NOTEBOOKS.parent
+    files = {page: [root / f"{folder}/{page.page}.md" for folder in ("book", "notebooks")] for page in book.guide}
+    texts = {page: next(file for file in places if file.is_file()).read_text() for page, places in files.items()}
+    headings = {page.page: re.search(r"^# (.*)$", text, re.MULTILINE)[1] for page, text in texts.items()}
+    assert headings == {page.page: page.title for page in book.guide}
 
 
 def test_rows_are_in_the_order_of_the_contents(book):

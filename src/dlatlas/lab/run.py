@@ -137,7 +137,7 @@ def start(profile: str, chapter: str) -> Run:
     """
     if profile not in SEEDS:
         raise ValueError(f"unknown profile {profile!r}; the profiles are {', '.join(SEEDS)}")
-    load_registry().chapter(chapter)
+    load_registry().page(chapter)
     if profile == "gpu" and not torch.cuda.is_available():
         raise ValueError("profile 'gpu' needs a CUDA device, and torch sees none; use 'cpu'")
     device = torch.device("cuda" if profile == "gpu" else "cpu")

@@ -1,18 +1,14 @@
 """Run the graph of the Snakefile: what changed runs again, a failed chapter stops no other, a killed build resumes."""
 
 import fcntl
-import logging
-import os
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from snakemake.cli import main as snakemake
-from snakemake.logging import logger
 
+from dlatlas.publish import zoo
 from dlatlas.publish.display import showing
 from dlatlas.publish.errors import UserError
 from dlatlas.publish.execute import give_up
@@ -20,9 +16,10 @@ from dlatlas.publish.files import read_json, remove_unfinished
 from dlatlas.publish.layout import Layout
 from dlatlas.publish.notebooks import load
 from dlatlas.publish.records import problems
+from dlatlas.publish.scheduler import Scheduler
 
 TARGETS = ("records", "site")
-CLUSTERS = Path("workflow", "profiles")
+LEAST_SPACE = 2**20  # bytes
 
 
 def build(
@@ -46,60 +43,44 @@ def build(
     scheduler = Scheduler(layout, chapters, jobs, cluster)
     with _alone(layout, console):
         _clear_up(layout)
-        with showing(map(layout.progress, chapters), console):
+        with showing(map(layout.progress, [*zoo.runs(chapters, layout), *chapters]), console):
             done = scheduler.run(target, *_again(layout, chapters))
-        if not done and (cut_off := [chapter for chapter in chapters if not layout.record(chapter).is_file()]):
-            for chapter in cut_off:
-                give_up(chapter, layout)
+        if cut_off := _cut_off(chapters, scheduler.failed, layout):
+            for chapter, reason in cut_off.items():
+                give_up(chapter, layout, reason)
             done = scheduler.run(target, "--allowed-rules", *TARGETS)
     if not done:
-        raise UserError(f"the {target} could not be made; the reason is above")
+        raise UserError(_complaint(target, scheduler.failed, layout))
     return problems(record for record in read_json(layout.records) if record["chapter"] in chapters)
 
 
 def _again(layout: Layout, chapters: Sequence[str]) -> list[str]:
     """Options that have the chapters that failed tried again."""
     records = [layout.record(chapter) for chapter in chapters if layout.record(chapter).is_file()]
-    failed = [str(file.relative_to(layout.root)) for file in records if read_json(file)["status"] == "failed"]
+    failed = [_name(file, layout) for file in records if read_json(file)["status"] == "failed"]
     return ["--forcerun", *failed] if failed else []
 
 
-class Scheduler:
-    """Snakemake with the settings of this book."""
-
-    def __init__(self, layout: Layout, chapters: Sequence[str], jobs: int, cluster: str | None) -> None:
-        # The display says what goes on; Snakemake speaks up when something goes wrong.
-        logger.addFilter(lambda record: record.levelno >= logging.WARNING)
-        # The rules call `python`; it must be the one that runs this.
-        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        self._arguments = [
-            *("--snakefile", str(layout.root / "Snakefile"), "--directory", str(layout.root)),
-            *("--config", f"profile={layout.profile}", f"chapters={','.join(chapters)}"),
-            # A killed build leaves Snakemake's own lock; ours ends with the process that holds it.
-            *("--nolock", "--rerun-incomplete", "--keep-going", "--show-failed-logs"),
-            *(_on_cluster(layout, cluster, jobs) if cluster else _on_this_machine(jobs)),
-        ]
-
-    def run(self, *targets_and_options: str) -> bool:
-        """Run up to a target; say whether all went well."""
-        try:
-            snakemake([*targets_and_options, *self._arguments])
-        except SystemExit as end:
-            return not end.code
-        return True
+def _cut_off(chapters: Sequence[str], failed: Mapping[str, str], layout: Layout) -> dict[str, str]:
+    """Chapters whose own job, or that of a model they load, ended without a result; and the reason."""
+    needs = {chapter: (layout.record(chapter), *zoo.made_files(chapter, layout)) for chapter in chapters}
+    names = {chapter: [_name(file, layout) for file in files] for chapter, files in needs.items()}
+    return {chapter: failed[file] for chapter, files in names.items() for file in files if file in failed}
 
 
-def _on_this_machine(jobs: int) -> list[str]:
-    # Chapters of the gpu profile ask for a GPU each, and take turns.
-    return ["--cores", str(jobs), "--resources", "gpu=1"]
+def _complaint(target: str, failed: Mapping[str, str], layout: Layout) -> str:
+    """What the step printed that failed after the chapters, or where to look."""
+    if shutil.disk_usage(layout.build).free < LEAST_SPACE:  # nothing could be printed into the logs
+        return f"no space left for {layout.build}"
+    for step, output in (("records", layout.records), ("site", layout.html / "index.html")):
+        if reason := failed.get(_name(output, layout)):
+            return layout.log(step).read_text(encoding="utf-8").strip() or reason
+    return f"the {target} could not be made; the reason is above"
 
 
-def _on_cluster(layout: Layout, cluster: str, jobs: int) -> list[str]:
-    folder = layout.root / CLUSTERS / cluster
-    if not folder.is_dir():
-        known = ", ".join(sorted(path.name for path in folder.parent.iterdir()))
-        raise UserError(f"no cluster profile {cluster!r} in {CLUSTERS}; there is {known}")
-    return ["--jobs", str(jobs), "--profile", str(folder)]
+def _name(file: Path, layout: Layout) -> str:
+    """Name of a file in the Snakefile."""
+    return str(file.relative_to(layout.root))
 
 
 @contextmanager

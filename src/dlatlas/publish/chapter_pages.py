@@ -8,9 +8,10 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
-from dlatlas.publish.layout import Layout
+from dlatlas.publish.errors import UserError
+from dlatlas.publish.links import resolve
 from dlatlas.publish.notebooks import load
-from dlatlas.publish.results import Results
+from dlatlas.publish.pages import Book
 
 _HIDDEN_TESTS = re.compile(r"(?ms)^[ \t]*### BEGIN HIDDEN TESTS.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?")
 _SOLUTION_MARKS = re.compile(r"(?m)^[ \t]*### (?:BEGIN|END) SOLUTION[ \t]*\n?")
@@ -30,18 +31,22 @@ MISSING_FIGURE = """<svg xmlns="http://www.w3.org/2000/svg" width="420" height="
 </svg>"""
 
 
-def chapter_page(chapter: str, layout: Layout, results: Results) -> str:
+def chapter_page(chapter: str, book: Book) -> str:
     """Notebook of a chapter as JSON text, ready for the site."""
+    layout = book.layout
     executed = layout.executed(chapter)
     was_run = executed.is_file()
     notebook = nbformat.read(executed, as_version=4) if was_run else load(chapter, layout)
-    record = results.chapters.get(chapter, {})
+    record = book.results.chapters.get(chapter, {})
     notebook.cells = [cell for cell in map(_shown, notebook.cells) if cell.source or cell.get("outputs")]
     if record.get("status") != "finished":
         _mark_missing_figures(notebook.cells)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = resolve(cell.source, f"notebooks/{chapter}", book)
     notebook.metadata.pop("papermill", None)
     notebook.metadata.language_info = NotebookNode(name="python", pygments_lexer="ipython3")
-    _announce(notebook, list(_notices(was_run, record, layout.profile)))
+    _announce(notebook, list(_notices(was_run, record, layout.profile)), chapter)
     return nbformat.writes(notebook)
 
 
@@ -91,7 +96,7 @@ This page did not run to its end. Cell {error["cell"]} raised:
 :::"""
 
 
-def _announce(notebook: NotebookNode, notices: list[str]) -> None:
+def _announce(notebook: NotebookNode, notices: list[str], chapter: str) -> None:
     """Put notices below the title, which may share its cell with the opening text."""
     if not notices:
         return
@@ -101,4 +106,4 @@ def _announce(notebook: NotebookNode, notices: list[str]) -> None:
             before, after = cell.source[: heading.end()], cell.source[heading.end() :]
             cell.source = "\n\n".join([before, *notices]) + "\n\n" + after.lstrip("\n")
             return
-    raise ValueError("expected a chapter to have a title (a Markdown cell with a line `# ...`)")
+    raise UserError(f"notebooks/{chapter}.md has no title (a line `# ...` in a Markdown cell)")

@@ -1,4 +1,4 @@
-"""The chapters and profiles that there are to run."""
+"""The pages and profiles that there are to run."""
 
 from dlatlas.publish.errors import UserError
 from dlatlas.publish.layout import Layout, repository
@@ -20,19 +20,27 @@ def layout_of(profile: str) -> Layout:
     return Layout(repository(), profile)
 
 
-def written_chapters(layout: Layout) -> list[str]:
-    """Chapters that have a notebook, in the order of the book.
+def written_pages(layout: Layout) -> list[str]:
+    """Chapters and pages of the guide that have a notebook, in the order of the book.
 
     Raises
     ------
     UserError
         When a notebook is in none of the registered places.
     """
-    registered = [chapter.chapter for chapter in load_registry().chapters]
+    registry = load_registry()
+    registered = [*(chapter.chapter for chapter in registry.chapters), *(page.page for page in registry.guide)]
     found = {f"{page.parent.name}/{page.stem}" for page in (layout.root / "notebooks").glob("*/*.md")}
     if strays := sorted(found.difference(registered)):
-        raise UserError(f"not in book/contents.yml: {', '.join(f'notebooks/{stray}.md' for stray in strays)}")
-    return [chapter for chapter in registered if chapter in found]
+        pages = ", ".join(f"notebooks/{stray}.md" for stray in strays)
+        raise UserError(f"neither in book/contents.yml nor in book/guide.yml: {pages}")
+    return [name for name in registered if name in found]
+
+
+def written_chapters(layout: Layout) -> list[str]:
+    """Chapters that have a notebook, in the order of the book."""
+    guide = {page.page for page in load_registry().guide}
+    return [name for name in written_pages(layout) if name not in guide]
 
 
 def require_written(chapter: str, layout: Layout) -> str:
@@ -43,7 +51,7 @@ def require_written(chapter: str, layout: Layout) -> str:
     UserError
         When it has no notebook, with the list of those that have one.
     """
-    written = written_chapters(layout)
+    written = written_pages(layout)
     if chapter not in written:
         raise UserError(f"no chapter {chapter!r}; the written chapters are {', '.join(written) or '(none yet)'}")
     return chapter

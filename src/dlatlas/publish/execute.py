@@ -45,13 +45,11 @@ def execute_chapter(chapter: str, layout: Layout, output_notebook: Path, output_
     _write(chapter, layout.profile, run(chapter, layout), output_notebook, output_record)
 
 
-def give_up(chapter: str, layout: Layout) -> None:
+def give_up(chapter: str, layout: Layout, reason: str) -> None:
     """Write the notebook and the record of a chapter whose run was cut off before it could write its own."""
     report = layout.progress(chapter)
     cell = read_json(report)["cell"] if report.is_file() else 0
-    failure = Failure(
-        max(cell, 1), "RunCutOff", f"the run ended without a result; see {layout.log(chapter).relative_to(layout.root)}"
-    )
+    failure = Failure(max(cell, 1), "RunCutOff", reason)
     execution = Execution(_with_failure(load(chapter, layout), failure), failure, 0.0, 0.0)
     _write(chapter, layout.profile, execution, layout.executed(chapter), layout.record(chapter))
 

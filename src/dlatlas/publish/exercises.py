@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jupytext
 
+from dlatlas.publish.errors import UserError
 from dlatlas.publish.layout import Layout
 
 _EXERCISE = re.compile(r"(?m)^[:`]{3,}\{exercise(?:-start)?\}[ \t]*(?P<title>.*)\n(?P<options>(?:^:[\w-]+:.*\n)*)")
@@ -30,7 +31,7 @@ def exercises_of(chapter: str, layout: Layout) -> list[Exercise]:
 
     Raises
     ------
-    ValueError
+    UserError
         When an exercise has no label: nothing could link to it.
     """
     found: dict[str, str] = {}
@@ -43,7 +44,7 @@ def exercises_of(chapter: str, layout: Layout) -> list[Exercise]:
                 found[label] = title
                 current = label
             solved.update(_SOLUTION.findall(cell.source))
-        elif current and cell.metadata.get("nbgrader", {}).get("grade"):
+        if current and cell.metadata.get("nbgrader", {}).get("grade"):
             graded.add(current)
     return [Exercise(label, title, label in graded, label in solved) for label, title in found.items()]
 
@@ -52,5 +53,5 @@ def _exercises_in(text: str, chapter: str) -> Iterator[tuple[str, str]]:
     for match in _EXERCISE.finditer(text):
         label = _LABEL.search(match["options"])
         if label is None:
-            raise ValueError(f"{chapter}: the exercise {match['title']!r} has no label (add a line `:label: ex-...`)")
+            raise UserError(f"{chapter}: the exercise {match['title']!r} has no label (add a line `:label: ex-...`)")
         yield label[1], match["title"].strip()

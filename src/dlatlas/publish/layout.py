@@ -3,12 +3,25 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlatlas.publish.errors import UserError
 from dlatlas.registry import book_folder
 
 
 def repository() -> Path:
-    """Root of the source tree that the book is built from."""
-    return book_folder().parent
+    """Root of the source tree that the book is built from.
+
+    Raises
+    ------
+    UserError
+        When the library was installed without it.
+    """
+    root = book_folder().parent
+    if not (root / "notebooks").is_dir():
+        raise UserError(
+            f"there are no notebooks in {root}: the book is made in its source tree; clone the repository and call "
+            "`make book` there, or set DLATLAS_BOOK to the folder `book` of a source tree"
+        )
+    return root
 
 
 @dataclass(frozen=True)

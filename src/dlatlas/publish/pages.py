@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from dlatlas.publish import routes
 from dlatlas.publish.api import api_pages
 from dlatlas.publish.bibliography import bibtex
-from dlatlas.publish.chapters import written_chapters
+from dlatlas.publish.chapters import written_chapters, written_pages
 from dlatlas.publish.exercises import exercises_of
 from dlatlas.publish.layout import Layout
 from dlatlas.publish.results import VERDICTS, Results, read_results
@@ -17,17 +17,19 @@ from dlatlas.registry import Chapter, Paper, Part, Registry, load_registry
 
 @dataclass(frozen=True)
 class Book:
-    """All that a page can say: the registry, what was measured, and which chapters are written."""
+    """All that a page can say: the registry, what was measured, the written chapters, and every page that is run."""
 
     layout: Layout
     registry: Registry
     results: Results
     written: tuple[str, ...]
+    run: tuple[str, ...]
 
     @classmethod
     def read(cls, layout: Layout) -> "Book":
         """Gather the book as it is on disk."""
-        return cls(layout, load_registry(), read_results(layout), tuple(written_chapters(layout)))
+        written, run = tuple(written_chapters(layout)), tuple(written_pages(layout))
+        return cls(layout, load_registry(), read_results(layout), written, run)
 
 
 def generated_pages(book: Book) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from dlatlas.publish.chapters import written_chapters
+from dlatlas.publish.chapters import written_pages
 from dlatlas.publish.files import read_json, write_json
 from dlatlas.publish.layout import Layout
 from dlatlas.publish.notebooks import code_cells
@@ -45,7 +45,7 @@ def _payloads(notebook: NotebookNode, mime: str) -> Iterator[dict[str, Any]]:
 
 def collect(layout: Layout) -> list[dict[str, Any]]:
     """Gather the records of the chapters that were run into one file, in the order of the book."""
-    files = map(layout.record, written_chapters(layout))
+    files = map(layout.record, written_pages(layout))
     records = [read_json(file) for file in files if file.is_file()]
     write_json(records, layout.records)
     return records

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from dlatlas.publish.errors import UserError
 from dlatlas.registry import Chapter, Part, Registry
 
 _WIDTH = 100  # of the drawing; one chapter is 100 high, and the page stretches both
@@ -26,8 +27,10 @@ def read_opener(file: Path, registry: Registry) -> Opener:
 
     Raises
     ------
-    ValueError
-        When a chapter is unknown, or builds on a later chapter of its own part.
+    UnknownEntry
+        When a chapter is unknown.
+    UserError
+        When a chapter builds on a later chapter of its own part.
     """
     _, front, prose = file.read_text(encoding="utf-8").split("---\n", 2)
     part = registry.part(file.stem)
@@ -48,7 +51,7 @@ def _check_order(part: Part, depends: Mapping[str, Sequence[str]], file: Path) -
     for chapter, others in depends.items():
         for other in others:
             if place.get(other, -1) >= place[chapter]:
-                raise ValueError(f"{file}: {chapter} builds on {other}, which comes later in the book")
+                raise UserError(f"{file}: {chapter} builds on {other}, which comes later in the book")
 
 
 def arcs(part: Part, depends: Mapping[str, Sequence[str]]) -> list[str]:

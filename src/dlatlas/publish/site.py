@@ -8,10 +8,12 @@ from dlatlas.publish.chapter_pages import chapter_page
 from dlatlas.publish.chapters import layout_of
 from dlatlas.publish.errors import UserError
 from dlatlas.publish.layout import Layout
+from dlatlas.publish.links import resolve
 from dlatlas.publish.pages import Book, generated_pages
+from dlatlas.publish.toc import toc_text
 
 # What pages of book/ are made from, and is no page itself.
-_INPUTS = ("_templates", "contents.yml", "papers", "parts", "records")
+_INPUTS = ("_templates", "contents.yml", "course.yml", "guide.yml", "papers", "parts", "records")
 _JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
@@ -54,16 +56,21 @@ def build_site(profile: str) -> Path:
 def staged_files(layout: Layout) -> dict[str, bytes]:
     """Content of every file of the site's source by its path there."""
     book = Book.read(layout)
-    settings = {name: (layout.root / name).read_bytes() for name in ("_config.yml", "_toc.yml")}
+    # The contents as they are now: a page that was just begun is not yet in the committed ones.
+    settings = {"_config.yml": (layout.root / "_config.yml").read_bytes(), "_toc.yml": toc_text(layout).encode()}
     pages = {name: text.encode() for name, text in generated_pages(book).items()}
-    chapters = {f"notebooks/{name}.ipynb": chapter_page(name, layout, book.results).encode() for name in book.written}
-    return {**settings, **_hand_written(layout.root), **pages, **chapters}
+    chapters = {f"notebooks/{name}.ipynb": chapter_page(name, book).encode() for name in book.run}
+    return {**settings, **_hand_written(book), **pages, **chapters}
 
 
-def _hand_written(root: Path) -> dict[str, bytes]:
-    book = root / "book"
-    files = [file for file in book.rglob("*") if file.is_file() and file.relative_to(book).parts[0] not in _INPUTS]
-    return {file.relative_to(root).as_posix(): file.read_bytes() for file in files}
+def _hand_written(book: Book) -> dict[str, bytes]:
+    root, folder = book.layout.root, book.layout.root / "book"
+    files = [file for file in folder.rglob("*") if file.is_file() and file.relative_to(folder).parts[0] not in _INPUTS]
+    contents = {file.relative_to(root).as_posix(): file.read_bytes() for file in files}
+    pages = {
+        name: resolve(text.decode(), name, book).encode() for name, text in contents.items() if name.endswith(".md")
+    }
+    return contents | pages
 
 
 def _synchronise(files: dict[str, bytes], folder: Path) -> None:

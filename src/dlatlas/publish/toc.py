@@ -6,12 +6,11 @@ from typing import Any
 import yaml
 
 from dlatlas.publish.api import api_pages
-from dlatlas.publish.chapters import written_chapters
+from dlatlas.publish.chapters import written_pages
 from dlatlas.publish.files import whole
 from dlatlas.publish.layout import Layout
-from dlatlas.registry import Part, load_registry
+from dlatlas.registry import GuidePage, Part, load_registry
 
-GUIDE = ("reading", "running", "teaching", "cluster")
 REFERENCE = ("paper_index", "exercises", "notation", "bibliography")
 HEADER = (
     "# Written by `dlatlas toc`: the parts in order, the chapters that have a notebook, the packages of the library.\n"
@@ -21,7 +20,7 @@ HEADER = (
 def table_of_contents(layout: Layout) -> dict[str, Any]:
     """Contents in the form of ``_toc.yml``."""
     registry = load_registry()
-    written = set(written_chapters(layout))
+    written = set(written_pages(layout))
     api = api_pages(layout.root / "src" / "dlatlas", registry)
     reference = [*(_entry(f"book/{page}") for page in REFERENCE), _entry("book/api/index", api)]
     return {
@@ -29,7 +28,7 @@ def table_of_contents(layout: Layout) -> dict[str, Any]:
         "root": "index",
         "parts": [
             {"caption": "The atlas", "numbered": 2, "chapters": [_part(part, written) for part in registry.parts]},
-            {"caption": "Using the book", "chapters": [_entry(f"book/guide/{page}") for page in GUIDE]},
+            {"caption": "Using the book", "chapters": _guide(registry.guide, written, layout)},
             {"caption": "Reference", "chapters": reference},
         ],
     }
@@ -40,13 +39,23 @@ def _part(part: Part, written: set[str]) -> dict[str, Any]:
     return _entry(f"book/parts/{part.part}", [f"notebooks/{chapter}" for chapter in chapters])
 
 
+def _guide(pages: Iterable[GuidePage], written: set[str], layout: Layout) -> list[dict[str, Any]]:
+    """Pages of the guide that exist: notebooks, and text in ``book``."""
+    names = [f"notebooks/{page.page}" if page.page in written else f"book/{page.page}" for page in pages]
+    return [_entry(name) for name in names if (layout.root / f"{name}.md").is_file()]
+
+
 def _entry(file: str, below: Iterable[str] = ()) -> dict[str, Any]:
     sections = [{"file": page} for page in below]
     return {"file": file, "sections": sections} if sections else {"file": file}
 
 
+def toc_text(layout: Layout) -> str:
+    """Text of ``_toc.yml``."""
+    return HEADER + yaml.safe_dump(table_of_contents(layout), sort_keys=False, width=120)
+
+
 def write_toc(layout: Layout) -> None:
     """Write ``_toc.yml``."""
-    contents = yaml.safe_dump(table_of_contents(layout), sort_keys=False, width=120)
     with whole(layout.root / "_toc.yml") as half:
-        half.write_text(HEADER + contents, encoding="utf-8")
+        half.write_text(toc_text(layout), encoding="utf-8")

@@ -2,6 +2,8 @@
 
 import os
 import threading
+from collections.abc import Iterable
+from contextlib import suppress
 
 import psutil
 
@@ -33,7 +35,8 @@ class Watch:
         while not self._stop.wait(SECONDS_BETWEEN_LOOKS):
             children = psutil.Process().children(recursive=True)
             if os.getppid() != self._parent:
-                _end(children)
+                kill(children)
+                os._exit(1)
             self.peak_memory_mb = max(self.peak_memory_mb, sum(map(_resident_mb, children)))
 
 
@@ -44,10 +47,8 @@ def _resident_mb(process: psutil.Process) -> float:
         return 0.0
 
 
-def _end(children: list[psutil.Process]) -> None:
-    for child in children:
-        try:
-            child.kill()
-        except psutil.NoSuchProcess:
-            continue
-    os._exit(1)
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """Kill processes, some of which may be gone already."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -1,6 +1,7 @@
 """The registry of papers and claims: what each page must show, and which outcome supports it.
 
-One row a paper in ``book/papers/<part>.yml``; parts, chapters and reading order in ``book/contents.yml``.
+One row a paper in ``book/papers/<part>.yml``; parts, chapters and reading order in ``book/contents.yml``;
+the pages on how to use the book, which have no papers, in ``book/guide.yml``.
 Everything is checked when it is loaded, and all that is wrong is reported at once, with file, line, row and reason.
 This module imports no torch, so that the command line can read the registry at once.
 """
@@ -16,12 +17,13 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from dlatlas.registry.schema import Chapter, Cite, Claim, Paper, Part, Support
+from dlatlas.registry.schema import Chapter, Cite, Claim, GuidePage, Paper, Part, Support
 
 __all__ = [
     "Chapter",
     "Cite",
     "Claim",
+    "GuidePage",
     "Paper",
     "Part",
     "Problem",
@@ -72,6 +74,7 @@ class Registry:
 
     parts: tuple[Part, ...]
     papers: tuple[Paper, ...]
+    guide: tuple[GuidePage, ...]
 
     @property
     def chapters(self) -> tuple[Chapter, ...]:
@@ -91,6 +94,11 @@ class Registry:
         """Chapter ``part/chapter``."""
         return _lookup("chapter", name, {chapter.chapter: chapter for chapter in self.chapters})
 
+    def page(self, name: str) -> Chapter | GuidePage:
+        """Chapter ``part/chapter`` or page ``guide/page``."""
+        pages = {chapter.chapter: chapter for chapter in self.chapters} | {page.page: page for page in self.guide}
+        return _lookup("chapter", name, pages)
+
     def paper(self, paper_id: str) -> Paper:
         """Paper of that id."""
         return _lookup("paper", paper_id, {paper.id: paper for paper in self.papers})
@@ -100,9 +108,9 @@ class Registry:
         paper = self.paper(claim_id.partition("/")[0])
         return _lookup("claim", claim_id, {claim.id: claim for claim in paper.claims})
 
-    def papers_of(self, chapter: str) -> tuple[Paper, ...]:
-        """Papers of a chapter in reading order."""
-        return tuple(self.paper(paper_id) for paper_id in self.chapter(chapter).papers)
+    def papers_of(self, page: str) -> tuple[Paper, ...]:
+        """Papers of a chapter in reading order; a page of the guide has none."""
+        return tuple(self.paper(paper_id) for paper_id in self.page(page).papers)
 
 
 def _lookup(what: str, name: str, known: Mapping[str, Entry]) -> Entry:
@@ -130,7 +138,8 @@ def load_registry(folder: str | Path | None = None) -> Registry:
     Parameters
     ----------
     folder
-        Folder with ``papers/<part>.yml`` and ``contents.yml``; by default that of the book.
+        Folder with ``papers/<part>.yml``, ``contents.yml`` and, if the book has a guide, ``guide.yml``; by default
+        that of the book.
 
     Raises
     ------
@@ -148,13 +157,14 @@ def _load(folder: Path) -> Registry:
     if not names:
         problems.append(Problem("papers", None, None, f"no registry files in {folder}"))
     rows = [entry for name in names for entry in _entries(folder, f"papers/{name}", Paper, problems)]
-    problems.extend(_cross_check(contents, rows))
+    guide = _entries(folder, "guide.yml", GuidePage, problems) if (folder / "guide.yml").is_file() else []
+    problems.extend(_cross_check(contents, rows, guide))
     if problems:
         raise RegistryError(problems)
     parts = tuple(entry.record for entry in contents)
     papers = {entry.record.id: entry.record for entry in rows}
     order = [paper_id for part in parts for chapter in part.chapters for paper_id in chapter.papers]
-    return Registry(parts, tuple(papers[paper_id] for paper_id in order))
+    return Registry(parts, tuple(papers[paper_id] for paper_id in order), tuple(entry.record for entry in guide))
 
 
 @dataclass(frozen=True)
@@ -183,7 +193,7 @@ def _entries(folder: Path, name: str, model: type[BaseModel], problems: list[Pro
         return []
     entries = []
     for index, (node, raw) in enumerate(rows):
-        row = str(raw.get("id") or raw.get("part") or index) if isinstance(raw, dict) else str(index)
+        row = str(raw.get("id") or raw.get("part") or raw.get("page") or index) if isinstance(raw, dict) else str(index)
         problems.extend(Problem(name, line, row, reason) for line, reason in _repeated_keys(node))
         try:
             entries.append(_Entry(model.model_validate(raw), node, name, row))
@@ -241,10 +251,11 @@ def _repeated_keys(node: yaml.Node) -> Iterator[tuple[int, str]]:
             yield from _repeated_keys(value)
 
 
-def _cross_check(contents: list[_Entry], rows: list[_Entry]) -> Iterator[Problem]:
+def _cross_check(contents: list[_Entry], rows: list[_Entry], guide: list[_Entry]) -> Iterator[Problem]:
     """What no single row can show: ids that clash, and rows and contents that disagree."""
     yield from _check_contents(contents)
-    yield from _check_unique(rows)
+    yield from _check_unique(rows, "id", "n")
+    yield from _check_unique(guide, "page")
     yield from _check_claims(rows)
     yield from _check_places(contents, rows)
 
@@ -265,8 +276,8 @@ def _check_contents(contents: list[_Entry]) -> Iterator[Problem]:
             chapters.add(chapter.chapter)
 
 
-def _check_unique(rows: list[_Entry]) -> Iterator[Problem]:
-    for field in ("id", "n"):
+def _check_unique(rows: list[_Entry], *fields: str) -> Iterator[Problem]:
+    for field in fields:
         first: dict[Any, _Entry] = {}
         for entry in rows:
             value = getattr(entry.record, field)

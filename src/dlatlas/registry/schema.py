@@ -1,7 +1,7 @@
 """The records of the registry: parts, chapters, papers, claims, and the outcomes that support a claim."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_serializer, model_validator
 
@@ -26,6 +26,7 @@ Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 PaperId = Annotated[str, StringConstraints(pattern=rf"^{_SLUG}$")]
 ClaimId = Annotated[str, StringConstraints(pattern=rf"^{_SLUG}/{_SLUG}$")]
 PartName = Annotated[str, StringConstraints(pattern=rf"^{_NAME}$")]
+GuidePageName = Annotated[str, StringConstraints(pattern=rf"^guide/{_NAME}$")]
 ChapterName = Annotated[str, StringConstraints(pattern=rf"^{_NAME}/{_NAME}$")]
 DottedName = Annotated[str, StringConstraints(pattern=r"^dlatlas(\.[A-Za-z_]\w*)+$")]
 
@@ -198,3 +199,11 @@ class Part(_Record):
     part: PartName
     title: Text
     chapters: tuple[Chapter, ...] = Field(min_length=1)
+
+
+class GuidePage(_Record):
+    """A page on how to use the book; it has no papers."""
+
+    page: GuidePageName
+    title: Text
+    papers: ClassVar[tuple[PaperId, ...]] = ()
