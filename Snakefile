@@ -1,13 +1,17 @@
-"""Chapter -> records -> site. Called by `dlatlas build`, which adds the lock, the display and the summary."""
+"""Model of the zoo -> chapter -> records -> site.
+
+Called by `dlatlas build`, which adds the lock, the display and the summary.
+"""
 
 from pathlib import Path
 
-from dlatlas.publish import dependencies
+from dlatlas.publish import dependencies, zoo
 from dlatlas.publish.layout import Layout
 
 # Paths relative to the repository, so that a moved repository is still up to date.
 LAYOUT = Layout(Path(), config["profile"])
 CHAPTERS = config["chapters"].split(",")
+zoo.keep_with_the_build(LAYOUT)
 
 
 localrules:
@@ -19,9 +23,8 @@ rule site:
     input:
         LAYOUT.records,
         list(map(LAYOUT.executed, CHAPTERS)),
-        sorted(file for folder in ("book", "src") for file in Path(folder).rglob("*") if file.is_file()),
+        sorted(file for folder in ("book", "notebooks", "src") for file in Path(folder).rglob("*") if file.is_file()),
         "_config.yml",
-        "_toc.yml",
     output:
         LAYOUT.html / "index.html",
     log:
@@ -48,6 +51,7 @@ rule records:
 rule chapter:
     input:
         lambda wildcards: dependencies.files(wildcards.chapter, LAYOUT),
+        lambda wildcards: zoo.made_files(wildcards.chapter, LAYOUT),
     output:
         notebook=str(LAYOUT.executed("{chapter}")),
         record=str(LAYOUT.record("{chapter}")),
@@ -65,3 +69,21 @@ rule chapter:
     shell:
         "exec python -m dlatlas.publish execute {wildcards.chapter} --profile {params.profile}"
         " --output-notebook {output.notebook} --output-record {output.record} > {log} 2>&1"
+
+
+rule zoo:
+    input:
+        lambda wildcards: zoo.recipe_files(wildcards.model, LAYOUT),
+    output:
+        str(zoo.made_file("{model}", LAYOUT)),
+    log:
+        str(LAYOUT.log("zoo/{model}")),
+    params:
+        profile=LAYOUT.profile,
+    threads: 1
+    resources:
+        gpu=int(LAYOUT.profile == "gpu"),
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        "exec python -m dlatlas.publish zoo {wildcards.model} --profile {params.profile} > {log} 2>&1"

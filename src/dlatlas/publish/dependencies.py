@@ -32,10 +32,13 @@ def registered(chapter: str) -> str:
 
 def imports(page: Path) -> set[str]:
     """Dotted names of the package that the code cells of a page import, methods and functions included."""
-    names: set[str] = set()
-    for cell in code_cells(read_page(page)):
-        names.update(_imported(_parsed(cell.source)))
+    names = {name for tree in trees(page) for name in _imported(tree)}
     return {name for name in names if name.split(".")[0] == PACKAGE}
+
+
+def trees(page: Path) -> Iterator[ast.AST]:
+    """Syntax trees of the code cells of a page."""
+    return (_parsed(cell.source) for cell in code_cells(read_page(page)))
 
 
 def _parsed(source: str) -> ast.AST:
@@ -58,6 +61,11 @@ def library_files(names: Iterable[str], source: Path) -> list[Path]:
     """Files of the modules that the names live in, and of all that these import, directly or through others."""
     modules = _closure({_module_of(name, _graph()) for name in names}, _graph())
     return sorted(file for module in modules for file in _files_of(module, source))
+
+
+def modules_in(package: str) -> set[str]:
+    """Last names of the modules in a package."""
+    return {module.rpartition(".")[2] for module in _graph().find_children(package)}
 
 
 @cache

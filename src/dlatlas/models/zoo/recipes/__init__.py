@@ -1,0 +1,1 @@
+"""The recipes: one module a model of the zoo, named as the model."""
