@@ -24,7 +24,7 @@ export PATH := $(BIN):$(PATH)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
 
 .NOTPARALLEL:
-.PHONY: help book chapter lab test test-style test-units test-notebooks test-site bench test-cluster clean environment
+.PHONY: help assignments book chapter lab test test-style test-units test-notebooks test-site bench test-cluster clean environment
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ book: environment  ## run what changed and build the site
 chapter: environment  ## run and build one chapter: make chapter C=theory/grokking
 	@$(BIN)/dlatlas chapter $(if $(C),$(C),$(error say which one: make chapter C=theory/grokking)) \
 		--profile $(PROFILE) $(if $(CLUSTER),--cluster $(CLUSTER))
+
+assignments: environment  ## make the assignments of book/course.yml, and test them
+	$(BIN)/dlatlas assignments make
+	$(BIN)/dlatlas assignments check
 
 lab: environment  ## open the chapters as notebooks in JupyterLab
 	JUPYTER_CONFIG_PATH=$(CURDIR)/workflow/jupyter $(BIN)/jupyter lab notebooks

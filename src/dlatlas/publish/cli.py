@@ -1,5 +1,6 @@
 """The command line. Commands import what they need when they run: `dlatlas --help` should not wait for torch."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from dlatlas.publish.assignments import commands as assignment_commands
 from dlatlas.publish.errors import UserError
+from dlatlas.publish.grading import commands as grading_commands
 
 app = typer.Typer(
     help="Run, build and test The Deep Learning Atlas.",
@@ -19,6 +22,9 @@ app = typer.Typer(
 )
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+# What is wrong with the place that something is written to, and not with the program.
+PLACE_ERRORS = (errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
 Profile = Annotated[str, typer.Option(help="smoke: does it run; cpu: ten seeds, a minute a chapter; gpu: 32 seeds.")]
 Chapter = Annotated[str, typer.Argument(metavar="PART/CHAPTER", help="For instance theory/grokking.")]
@@ -33,10 +39,10 @@ def build(
     cluster: Cluster = None,
 ) -> None:
     """Run every chapter that is not up to date, and build the site."""
-    from dlatlas.publish.chapters import layout_of, written_chapters
+    from dlatlas.publish.chapters import layout_of, written_pages
 
     layout = layout_of(profile)
-    _build(layout, written_chapters(layout), jobs, cluster, layout.html / "index.html")
+    _build(layout, written_pages(layout), jobs, cluster, layout.html / "index.html")
 
 
 @app.command()
@@ -79,6 +85,18 @@ def execute(
 
 
 @app.command()
+def zoo(name: Annotated[str, typer.Argument(help="For instance vit.")], profile: Profile = "cpu") -> None:
+    """Train a model of the zoo, if it is not in the cache."""
+    from dlatlas.publish.chapters import layout_of
+    from dlatlas.publish.display import showing
+    from dlatlas.publish.zoo import train
+
+    layout = layout_of(profile)
+    with showing([layout.progress(f"zoo/{name}")], Console()):
+        train(name, layout)
+
+
+@app.command()
 def records(profile: Profile = "cpu") -> None:
     """Gather the records of the chapters that were run into one file."""
     from dlatlas.publish.chapters import layout_of
@@ -109,11 +127,11 @@ def toc() -> None:
 @app.command(name="list")
 def list_chapters() -> None:
     """List the chapters that are written."""
-    from dlatlas.publish.chapters import layout_of, written_chapters
+    from dlatlas.publish.chapters import layout_of, written_pages
     from dlatlas.registry import load_registry
 
-    for name in written_chapters(layout_of("cpu")):
-        typer.echo(f"{name}: {load_registry().chapter(name).title}")
+    for name in written_pages(layout_of("cpu")):
+        typer.echo(f"{name}: {load_registry().page(name).title}")
 
 
 @app.command()
@@ -134,13 +152,17 @@ def expected(chapter: Chapter) -> None:
 @app.command()
 def nbval() -> None:
     """Write the notebooks that `pytest --nbval-lax` runs, one for each chapter, in the smoke profile."""
-    from dlatlas.publish.chapters import layout_of, written_chapters
+    from dlatlas.publish.chapters import layout_of, written_pages
     from dlatlas.publish.notebooks import write_for_nbval
 
     layout = layout_of("smoke")
     rmtree(layout.build / "nbval", ignore_errors=True)
-    for name in written_chapters(layout):
+    for name in written_pages(layout):
         typer.echo(write_for_nbval(name, layout))
+
+
+assignment_commands.add_to(app)
+grading_commands.add_to(app)
 
 
 def main() -> None:
@@ -150,11 +172,20 @@ def main() -> None:
     except Exception as error:
         if not _can_be_set_right(error):
             raise
-        Console(stderr=True).print(str(error), soft_wrap=True, highlight=False, markup=False)
-        sys.exit(2)
+        Console(stderr=True).print(_said(error), soft_wrap=True, highlight=False, markup=False)
+        sys.exit(getattr(error, "status", UserError.status))
 
 
 def _can_be_set_right(error: Exception) -> bool:
+    from dlatlas.data.home import DataUnavailableError
     from dlatlas.registry import RegistryError, UnknownEntry
 
-    return isinstance(error, UserError | RegistryError | UnknownEntry)
+    if isinstance(error, OSError):
+        return error.errno in PLACE_ERRORS
+    return isinstance(error, UserError | RegistryError | UnknownEntry | DataUnavailableError)
+
+
+def _said(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
