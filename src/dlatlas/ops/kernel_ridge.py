@@ -1,0 +1,194 @@
+"""Kernel ridge regression, and its learning curve as predicted from the spectrum of the kernel."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dlatlas.ops import validate
+from dlatlas.typed import typed
+
+_BISECTIONS = 60
+
+
+@typed
+def ridge_predict(
+    K_train: Float[Tensor, "n n"], K_test: Float[Tensor, "m n"], y: Float[Tensor, "n *outputs"], *, ridge: float
+) -> Float[Tensor, "m *outputs"]:
+    r"""Predict by kernel ridge regression.
+
+    .. math:: f(x) = \mathcal K(x, X)\,\bigl(\mathcal K(X, X) + \lambda I\bigr)^{-1} y
+
+    Parameters
+    ----------
+    K_train
+        :math:`\mathcal K(X, X)`, symmetric and positive semi-definite.
+    K_test
+        :math:`\mathcal K(x, X)`, one row a test point.
+    y
+        Targets, (n,) or (n, c).
+    ridge
+        :math:`\lambda`, at least 0; a small one stands for interpolation.
+
+    Returns
+    -------
+    Tensor
+        One prediction a test point, (m,) or (m, c).
+
+    Raises
+    ------
+    ValueError
+        For a negative ridge, or a regularised kernel matrix that is not positive definite.
+
+    References
+    ----------
+    wide-cnn-kernel-spectra
+    """
+    validate.at_least("ridge", ridge, 0.0)
+    n = K_train.shape[0]
+    identity = torch.eye(n, dtype=K_train.dtype, device=K_train.device)
+    factor, info = torch.linalg.cholesky_ex(K_train + ridge * identity)
+    validate.in_range("first minor of K_train + ridge that is not positive (0: none)", info, 0, 0)
+    return (K_test @ torch.cholesky_solve(y.reshape(n, -1), factor)).reshape(-1, *y.shape[1:])
+
+
+@typed
+def regression_curve(
+    K_train: Float[Tensor, "n n"],
+    K_test: Float[Tensor, "m n"],
+    y: Float[Tensor, " n"],
+    y_test: Float[Tensor, " m"],
+    *,
+    sizes: Sequence[int],
+    ridge: float,
+) -> Float[Tensor, " sizes"]:
+    r"""Mean squared test error of kernel ridge regression on the first :math:`n` samples, for several :math:`n`.
+
+    .. math:: \varepsilon(n) = \frac1m \sum_{j=1}^m \bigl(f_n(x_j) - y_j\bigr)^2
+
+    Parameters
+    ----------
+    K_train, K_test, y, ridge
+        As for `ridge_predict`.
+    y_test
+        Targets at the test points.
+    sizes
+        Numbers of training samples, each at most n.
+
+    Returns
+    -------
+    Tensor
+        One error a size.
+
+    Raises
+    ------
+    ValueError
+        For a size below 1 or above n, and as `ridge_predict`.
+
+    References
+    ----------
+    wide-cnn-kernel-spectra
+    """
+    for size in sizes:
+        validate.in_range("size", size, 1, K_train.shape[0])
+    predictions = [ridge_predict(K_train[:n, :n], K_test[:, :n], y[:n], ridge=ridge) for n in sizes]
+    return torch.stack([(prediction - y_test).square().mean() for prediction in predictions])
+
+
+@typed
+def effective_ridge(
+    eigenvalues: Float[Tensor, " modes"], multiplicities: Float[Tensor, " modes"], *, n: int, ridge: float
+) -> Float[Tensor, ""]:
+    r"""Eigenvalue below which a kernel regression on :math:`n` random samples does not learn.
+
+    .. math:: \sum_i m_i \frac{\lambda_i}{\lambda_i + \kappa} + \frac{\delta}{\kappa} = n
+
+    Found by bisection in :math:`\log\kappa`; the gradient does not flow through it.
+
+    Parameters
+    ----------
+    eigenvalues
+        :math:`\lambda_i` of the kernel as an operator on the input distribution, at least 0.
+    multiplicities
+        :math:`m_i`, how many eigenfunctions share each eigenvalue.
+    n
+        Number of samples.
+    ridge
+        :math:`\delta`: the ridge, plus the trace of modes that the list leaves out.
+
+    Returns
+    -------
+    Tensor
+        :math:`\kappa`, a scalar.
+
+    Raises
+    ------
+    ValueError
+        For n below 1, negative eigenvalues or a negative ridge.
+
+    References
+    ----------
+    wide-cnn-kernel-spectra
+    """
+    validate.at_least("n", n, 1)
+    validate.at_least("ridge", ridge, 0.0)
+    validate.in_range("eigenvalues", eigenvalues, 0.0, math.inf)
+    # kappa <= (trace + ridge)/n because l/(l + kappa) <= l/kappa; sixteen decades below is beyond rounding.
+    high = torch.log(((multiplicities * eigenvalues).sum() + ridge) / n).detach()
+    low = high - 16 * math.log(10.0)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        kappa = middle.exp()
+        learnt = (multiplicities * (eigenvalues / (eigenvalues + kappa))).sum() + ridge / kappa
+        low, high = torch.where(learnt > n, middle, low), torch.where(learnt > n, high, middle)
+    return ((low + high) / 2).exp().detach()
+
+
+@typed
+def predicted_error(
+    eigenvalues: Float[Tensor, " modes"],
+    multiplicities: Float[Tensor, " modes"],
+    power: Float[Tensor, " modes"],
+    *,
+    n: int,
+    ridge: float = 0.0,
+    noise: float = 0.0,
+) -> Float[Tensor, ""]:
+    r"""Mean test error of kernel ridge regression, predicted from the spectrum.
+
+    .. math:: \varepsilon(n) = \frac{1}{1 - \gamma}
+        \Bigl[\sum_i w_i \Bigl(\frac{\kappa}{\lambda_i + \kappa}\Bigr)^2 + \sigma^2\Bigr], \qquad
+        \gamma = \frac1n \sum_i m_i \Bigl(\frac{\lambda_i}{\lambda_i + \kappa}\Bigr)^2
+
+    with :math:`\kappa` from `effective_ridge`. It takes the eigenfunctions at the samples for Gaussian variables.
+
+    Parameters
+    ----------
+    eigenvalues, multiplicities, n, ridge
+        As for `effective_ridge`.
+    power
+        :math:`w_i`, squared coefficients of the target, summed over the eigenfunctions of each eigenvalue.
+    noise
+        Variance :math:`\sigma^2` of the noise on the labels.
+
+    Returns
+    -------
+    Tensor
+        The error, a scalar, for test labels with the same noise.
+
+    Raises
+    ------
+    ValueError
+        As `effective_ridge`, and for a negative noise.
+
+    References
+    ----------
+    wide-cnn-kernel-spectra
+    """
+    validate.at_least("noise", noise, 0.0)
+    kappa = effective_ridge(eigenvalues, multiplicities, n=n, ridge=ridge)
+    learnt = eigenvalues / (eigenvalues + kappa)
+    gamma = (multiplicities * learnt.square()).sum() / n
+    return ((power * (1 - learnt).square()).sum() + noise) / (1 - gamma)
