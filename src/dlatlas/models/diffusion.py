@@ -114,7 +114,7 @@ class Diffusion(nn.Module):
         label: Int[Tensor, "n"],
         *,
         generator: torch.Generator,
-        guidance: float = 2.0,
+        guidance: float = 3.0,
         steps: int = 30,
         eta: float = 0.0,
     ) -> Float[Tensor, "n 3 h w"]:

@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dlatlas.models.inputs import check_shape
-from dlatlas.models.transformer import EMBEDDING_STD
 from dlatlas.ops.validate import at_least, labels
 from dlatlas.typed import typed
 
@@ -97,7 +96,7 @@ class UNet(nn.Module):
         at_least("depth", depth, 1)
         values = 3 * FOLD**2
         self.labels, self.image_size, self.condition = labels, image_size, condition
-        self.label_embedding = nn.Parameter(EMBEDDING_STD * torch.randn(labels, condition))
+        self.label_embedding = nn.Parameter(torch.randn(labels, condition))
         self.level = nn.Sequential(nn.Linear(condition, condition), nn.SiLU(), nn.Linear(condition, condition))
         self.entrance = nn.Conv2d(values, fine, 3, padding=1)
         self.down = ResidualBlock(fine, fine, condition)

@@ -1,8 +1,9 @@
 """The corner of the shapes world that the models of the zoo see.
 
 One medium or large object near the centre, nearly upright, plain or shaded, on a flat background, in an image of 16×16
-pixels (32×32 in the ``gpu`` profile). All the rest of the world (small objects, objects at the border, stripes, dots,
-patterned backgrounds, styles, corruptions) is new to the models: domains to which a chapter may move them.
+pixels (32×32 in the ``gpu`` profile). The diffusion model sees a part of it, see its recipe. All the rest of the world
+(small objects, objects at the border, stripes, dots, patterned backgrounds, styles, corruptions) is new to the models:
+domains to which a chapter may move them.
 """
 
 import torch
