@@ -21,6 +21,7 @@ STUDENT = "dlatlas.publish.grading.student"
 TESTER = "dlatlas.publish.grading.tester"
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
+_WRITABLE = ("/dev/shm", "/tmp")
 _CONFIGURATION = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "fonts", "localtime")
 # Users that no system hands out. Each worker that root starts becomes another one, as processes are counted by user.
 _users = count(1_900_000_000 + os.getpid() % 100_000 * 1000)
@@ -88,14 +89,16 @@ def _bubblewrap(module: str, limits: Limits, readable: list[Path], files: list[P
     for name, value in _environment().items():
         command += ["--setenv", name, value]
     command += ["--proc", "/proc", "--dev", "/dev"]
+    # First what can be written to: an environment may itself lie under /tmp.
+    for folder in _WRITABLE:
+        command += ["--perms", "1777", "--size", size, "--tmpfs", folder]
     visible = [*map(Path, _SYSTEM), *(Path("/etc") / name for name in _CONFIGURATION), *readable]
-    for folder in sorted({folder for path in visible for folder in path.parents if folder != Path("/")}):
+    there = {Path("/"), *map(Path, _WRITABLE)}
+    for folder in sorted({folder for path in visible for folder in path.parents} - there):
         # Made by bubblewrap as it goes, they would be closed to other users.
         command += ["--perms", "0755", "--dir", str(folder)]
     for path in visible:
         command += _visible(path)
-    for folder in ("/dev/shm", "/tmp"):
-        command += ["--perms", "1777", "--size", size, "--tmpfs", folder]
     for file in files:
         command += ["--ro-bind", str(file), f"/tmp/{file.name}"]
     command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp", "--"]
