@@ -142,12 +142,16 @@ def test_training_is_deterministic(name, full, tmp_path, monkeypatch):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_training_leaves_random_state_and_threads_as_they_were(empty):
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_training_leaves_random_state_and_settings_as_they_were(empty, deterministic):
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     zoo.load("vit", RUN)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
-    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.are_deterministic_algorithms_enabled() == deterministic
+    torch.use_deterministic_algorithms(was_deterministic, warn_only=True)
 
 
 def test_second_load_reads_the_file(stored, monkeypatch):
