@@ -10,7 +10,7 @@ from torch import Tensor
 from dlatlas.ops import validate
 from dlatlas.typed import typed
 
-_BISECTIONS = 60
+_BISECTIONS = 45
 
 
 @typed
