@@ -371,7 +371,7 @@ def named_claims(text: str) -> list[re.Pattern[str]]:
     """What a page's calls can name: literal ids, and f-strings whose fields may be any part of an id."""
     calls = re.findall(r"""run\.claim(?:_slope)?\(\s*(f?)["']([^"']+)["']""", text)
     return [
-        re.compile("[a-z0-9/-]+".join(map(re.escape, re.split(r"\{[^}]*\}", name) if formatted else [name])))
+        re.compile("[a-z0-9/-]*".join(map(re.escape, re.split(r"\{[^}]*\}", name) if formatted else [name])))
         for formatted, name in calls
     ]
 
