@@ -132,7 +132,8 @@ def _run_cells(notebook: NotebookNode, draft: Path, folder: Path, report: Report
             progress_bar=False,
             cwd=folder,
             report=report,
-            extra_arguments=["--log-level=ERROR"],
+            # The kernel logs an error when it is shut down just as its last cell ends; what cells say is not logged.
+            extra_arguments=["--log-level=CRITICAL"],
         )
     except PapermillExecutionError as error:
         return Failure(report.cell, error.ename, error.evalue)
