@@ -42,7 +42,7 @@ assignments: environment  ## make the assignments of book/course.yml, and test t
 	$(BIN)/dlatlas assignments check
 
 lab: environment  ## open the chapters as notebooks in JupyterLab
-	JUPYTER_CONFIG_PATH=$(CURDIR)/workflow/jupyter $(BIN)/jupyter lab notebooks
+	JUPYTER_CONFIG_PATH=$(CURDIR)/workflow/jupyter $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
 
 test: test-style test-units test-notebooks test-site  ## test everything
 

@@ -9,6 +9,8 @@ from shutil import copy, copytree, ignore_patterns
 
 import yaml
 
+from dlatlas.publish.layout import place
+
 ROOT = Path(__file__).parents[2]
 PROFILE = "smoke"
 
@@ -58,9 +60,9 @@ class Project:
         self.environment = os.environ | {"PYTHONPATH": str(root / "src"), "DLATLAS_BOOK": str(root / "book")}
 
     def page(self, name: str, *cells: str, part: str = "theory") -> None:
-        """Write the page ``<part>/<name>``."""
+        """Write the chapter ``<part>/<name>``, or the page ``guide/<name>``."""
         code = "\n\n".join(f"```{{code-cell}} ipython3\n{cell}\n```" for cell in cells)
-        self.write(f"notebooks/{part}/{name}.md", PAGE.format(title=name.title(), cells=code))
+        self.write(f"{place(f'{part}/{name}')}.md", PAGE.format(title=name.title(), cells=code))
 
     def write(self, name: str, text: str) -> None:
         """Write a file of the project."""
@@ -110,7 +112,7 @@ class Project:
 
     def notebook_file(self, name: str) -> Path:
         """Executed notebook of a chapter."""
-        return self.root / "_build" / PROFILE / "executed" / "notebooks" / "theory" / f"{name}.ipynb"
+        return self.root / "_build" / PROFILE / "executed" / "theory" / f"{name}.ipynb"
 
     def runs(self) -> dict[str, int]:
         """When each chapter was run last."""
@@ -119,7 +121,7 @@ class Project:
 
 
 def book_project(root: Path, pages: dict[str, list[str]]) -> Project:
-    """The whole book, with these pages (of the part ``theory``) as its only chapters."""
+    """The whole book, with these pages (of the part ``theory``) as all that is run."""
     project = Project(root)
     without = ignore_patterns("__pycache__")
     for folder in ("book", "src", "workflow"):
@@ -128,6 +130,10 @@ def book_project(root: Path, pages: dict[str, list[str]]) -> Project:
         copy(ROOT / name, root / name)
     for registry in (root / "book/papers").glob("*.yml"):
         registry.write_text(registry.read_text().replace("status: written", "status: planned"))
+    guide = yaml.safe_load((root / "book/guide.yml").read_text())
+    for page in guide:
+        if page.get("run"):
+            (root / f"book/{page['page']}.md").unlink()
     for name, cells in pages.items():
         project.page(name, *cells)
     return project

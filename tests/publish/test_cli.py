@@ -16,7 +16,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return tiny_project(tmp_path_factory.mktemp("project"))
 
 
-STRAY = "neither in book/contents.yml nor in book/guide.yml: notebooks/theory/stray.md"
+STRAY = "not in book/contents.yml: notebooks/theory/stray.md"
 
 
 def refusal(project: Project, *arguments: str) -> str:

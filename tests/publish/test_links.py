@@ -25,7 +25,8 @@ def unwritten(book: Book) -> Chapter:
     [
         ("[why](../theory/grokking.md)", "[why](../theory/grokking.ipynb)"),
         ("[](grokking.md#a-section)", "[](grokking.ipynb#a-section)"),
-        ("[](/notebooks/guide/shapes.md)", "[](/notebooks/guide/shapes.ipynb)"),
+        ("[](/book/guide/shapes.md)", "[](/book/guide/shapes.ipynb)"),
+        ("[](../../book/guide/reading.md)", "[](../../book/guide/reading.md)"),
         ("{doc}`grokking` and {doc}`it <grokking>`", "{doc}`grokking` and {doc}`it <grokking>`"),
         ("{ref}`comp-sum-losses`, {ref}`fig-curve`", "{ref}`comp-sum-losses`, {ref}`fig-curve`"),
         (

@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from dlatlas.publish.errors import UserError
-from dlatlas.publish.layout import Layout
+from dlatlas.publish.layout import Layout, place
 from dlatlas.publish.site import SiteError, build_site, stage, staged_files
 from dlatlas.publish.toc import table_of_contents
 from tests.publish.sample_book import FAILED, FINISHED, GUIDE, REPOSITORY, SECRET, UNEXECUTED
@@ -41,20 +41,16 @@ def test_pages_of_the_guide_are_listed_in_its_order_whether_run_or_not(sample):
     atlas, guide, _ = table_of_contents(sample)["parts"]
     listed = [entry["file"] for entry in guide["chapters"]]
     order = yaml.safe_load((REPOSITORY / "book" / "guide.yml").read_text())
-    there = [
-        entry["page"]
-        for entry in order
-        if entry["page"] == GUIDE or (sample.root / f"book/{entry['page']}.md").exists()
-    ]
-    assert [name.partition("/")[2] for name in listed] == there
-    assert [name for name in listed if name.startswith("notebooks/")] == [f"notebooks/{GUIDE}"]
+    assert listed == [f"book/{entry['page']}" for entry in order]
+    assert [entry["page"] for entry in order if entry.get("run")] == [GUIDE, "guide/zoo"]
     assert GUIDE not in str(atlas)
     assert "numbered" not in guide
 
 
 def test_a_page_of_the_guide_is_no_chapter(sample):
     files = staged_files(sample)
-    assert f"notebooks/{GUIDE}.ipynb" in files
+    assert f"book/{GUIDE}.ipynb" in files
+    assert f"book/{GUIDE}.md" not in files
     assert "guide.yml" not in str(list(files))
     for name in (
         "index.md",
@@ -139,8 +135,8 @@ def test_unknown_profile_is_refused_with_the_known_ones():
 @pytest.mark.slow
 def test_site_builds_with_warnings_as_errors(sample_site):
     assert (sample_site / "index.html").is_file()
-    for chapter in (FINISHED, FAILED, UNEXECUTED, GUIDE):
-        assert (sample_site / "notebooks" / f"{chapter}.html").is_file()
+    for page in (FINISHED, FAILED, UNEXECUTED, GUIDE):
+        assert (sample_site / f"{place(page)}.html").is_file()
     assert "temperature must be positive" in (sample_site / "notebooks" / f"{FAILED}.html").read_text()
 
 

@@ -161,7 +161,7 @@ def test_a_build_that_waits_for_another_can_be_interrupted(gated: Project) -> No
 
 def test_a_page_of_the_guide_runs_with_the_chapters(tmp_path: Path) -> None:
     project = tiny_project(tmp_path, {"alpha": ["1"]})
-    project.write("book/guide.yml", "- {page: guide/tour, title: The tour}\n")
+    project.write("book/guide.yml", "- {page: guide/tour, title: The tour, run: true}\n")
     project.page("tour", ":tags: [nbval-check-output]\nprint(profile)", part="guide")
     project.build()
     records = json.loads((project.root / "_build/smoke/records.json").read_text())

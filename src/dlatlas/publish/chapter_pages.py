@@ -9,6 +9,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from dlatlas.publish.errors import UserError
+from dlatlas.publish.layout import place
 from dlatlas.publish.links import resolve
 from dlatlas.publish.notebooks import load
 from dlatlas.publish.pages import Book
@@ -43,7 +44,7 @@ def chapter_page(chapter: str, book: Book) -> str:
         _mark_missing_figures(notebook.cells)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = resolve(cell.source, f"notebooks/{chapter}", book)
+            cell.source = resolve(cell.source, place(chapter), book)
     notebook.metadata.pop("papermill", None)
     notebook.metadata.language_info = NotebookNode(name="python", pygments_lexer="ipython3")
     _announce(notebook, list(_notices(was_run, record, layout.profile)), chapter)
@@ -106,4 +107,4 @@ def _announce(notebook: NotebookNode, notices: list[str], chapter: str) -> None:
             before, after = cell.source[: heading.end()], cell.source[heading.end() :]
             cell.source = "\n\n".join([before, *notices]) + "\n\n" + after.lstrip("\n")
             return
-    raise UserError(f"notebooks/{chapter}.md has no title (a line `# ...` in a Markdown cell)")
+    raise UserError(f"{place(chapter)}.md has no title (a line `# ...` in a Markdown cell)")

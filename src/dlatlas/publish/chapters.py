@@ -21,26 +21,31 @@ def layout_of(profile: str) -> Layout:
 
 
 def written_pages(layout: Layout) -> list[str]:
-    """Chapters and pages of the guide that have a notebook, in the order of the book.
+    """Chapters that have a notebook and pages of the guide that are run, in the order of the book.
 
     Raises
     ------
     UserError
         When a notebook is in none of the registered places.
     """
-    registry = load_registry()
-    registered = [*(chapter.chapter for chapter in registry.chapters), *(page.page for page in registry.guide)]
-    found = {f"{page.parent.name}/{page.stem}" for page in (layout.root / "notebooks").glob("*/*.md")}
-    if strays := sorted(found.difference(registered)):
-        pages = ", ".join(f"notebooks/{stray}.md" for stray in strays)
-        raise UserError(f"neither in book/contents.yml nor in book/guide.yml: {pages}")
-    return [name for name in registered if name in found]
+    guide = [page.page for page in load_registry().guide if page.run and layout.notebook(page.page).is_file()]
+    return [*written_chapters(layout), *guide]
 
 
 def written_chapters(layout: Layout) -> list[str]:
-    """Chapters that have a notebook, in the order of the book."""
-    guide = {page.page for page in load_registry().guide}
-    return [name for name in written_pages(layout) if name not in guide]
+    """Chapters that have a notebook, in the order of the book.
+
+    Raises
+    ------
+    UserError
+        When a notebook is in none of the registered places.
+    """
+    registered = [chapter.chapter for chapter in load_registry().chapters]
+    found = {f"{page.parent.name}/{page.stem}" for page in (layout.root / "notebooks").glob("*/*.md")}
+    if strays := sorted(found.difference(registered)):
+        pages = ", ".join(f"notebooks/{stray}.md" for stray in strays)
+        raise UserError(f"not in book/contents.yml: {pages}")
+    return [name for name in registered if name in found]
 
 
 def require_written(chapter: str, layout: Layout) -> str:

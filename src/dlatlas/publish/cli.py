@@ -49,9 +49,10 @@ def build(
 def chapter(chapter: Chapter, profile: Profile = "cpu", cluster: Cluster = None) -> None:
     """Run one chapter if it is not up to date, and build the site."""
     from dlatlas.publish.chapters import layout_of, require_written
+    from dlatlas.publish.layout import place
 
     layout = layout_of(profile)
-    _build(layout, [require_written(chapter, layout)], 1, cluster, layout.html / "notebooks" / f"{chapter}.html")
+    _build(layout, [require_written(chapter, layout)], 1, cluster, layout.html / f"{place(chapter)}.html")
 
 
 def _build(layout, chapters: list[str], jobs: int, cluster: str | None, page: Path) -> None:

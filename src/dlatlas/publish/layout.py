@@ -24,6 +24,11 @@ def repository() -> Path:
     return root
 
 
+def place(page: str) -> str:
+    """Path of a page in the repository and in the site, without its ending: chapters and the guide live apart."""
+    return f"book/{page}" if page.startswith("guide/") else f"notebooks/{page}"
+
+
 @dataclass(frozen=True)
 class Layout:
     """Paths of one build: the repository, and what is made of it in one profile."""
@@ -57,12 +62,12 @@ class Layout:
         return self.build / "html"
 
     def notebook(self, chapter: str) -> Path:
-        """Text of a chapter."""
-        return self.root / "notebooks" / f"{chapter}.md"
+        """Text of a chapter, or of a page of the guide that is run."""
+        return self.root / f"{place(chapter)}.md"
 
     def executed(self, chapter: str) -> Path:
         """Notebook of a chapter with its outputs."""
-        return self.build / "executed" / "notebooks" / f"{chapter}.ipynb"
+        return self.build / "executed" / f"{chapter}.ipynb"
 
     def record(self, chapter: str) -> Path:
         """What the run of a chapter measured, and how it ended."""

@@ -3,6 +3,7 @@
 import posixpath
 import re
 
+from dlatlas.publish.layout import place
 from dlatlas.publish.pages import Book
 
 _ROLE = re.compile(r"\{(?P<role>doc|ref)\}`(?:(?P<text>[^`<]*?)\s*<)?(?P<target>[^`<>]+)>?`")
@@ -38,9 +39,10 @@ def resolve(text: str, page: str, book: Book) -> str:
 
 
 def _chapter_at(target: str, page: str) -> str | None:
-    """Chapter whose notebook is linked to: relative to a page, or to the source when the target begins with /."""
-    place = posixpath.normpath(posixpath.join("/", posixpath.dirname(page), target))
-    return place.removeprefix("/notebooks/") if place.startswith("/notebooks/") else None
+    """Page that is run at a target: relative to a page, or to the source when the target begins with /."""
+    path = posixpath.normpath(posixpath.join("/", posixpath.dirname(page), target))
+    name = "/".join(path.split("/")[-2:])
+    return name if path == f"/{place(name)}" else None
 
 
 def _chapter_of(label: str, book: Book) -> str | None:

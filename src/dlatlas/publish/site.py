@@ -7,7 +7,7 @@ from pathlib import Path
 from dlatlas.publish.chapter_pages import chapter_page
 from dlatlas.publish.chapters import layout_of
 from dlatlas.publish.errors import UserError
-from dlatlas.publish.layout import Layout
+from dlatlas.publish.layout import Layout, place
 from dlatlas.publish.links import resolve
 from dlatlas.publish.pages import Book, generated_pages
 from dlatlas.publish.toc import toc_text
@@ -59,13 +59,15 @@ def staged_files(layout: Layout) -> dict[str, bytes]:
     # The contents as they are now: a page that was just begun is not yet in the committed ones.
     settings = {"_config.yml": (layout.root / "_config.yml").read_bytes(), "_toc.yml": toc_text(layout).encode()}
     pages = {name: text.encode() for name, text in generated_pages(book).items()}
-    chapters = {f"notebooks/{name}.ipynb": chapter_page(name, book).encode() for name in book.run}
+    chapters = {f"{place(name)}.ipynb": chapter_page(name, book).encode() for name in book.run}
     return {**settings, **_hand_written(book), **pages, **chapters}
 
 
 def _hand_written(book: Book) -> dict[str, bytes]:
     root, folder = book.layout.root, book.layout.root / "book"
-    files = [file for file in folder.rglob("*") if file.is_file() and file.relative_to(folder).parts[0] not in _INPUTS]
+    run = set(map(book.layout.notebook, book.run))
+    files = [file for file in folder.rglob("*") if file.is_file() and file not in run]
+    files = [file for file in files if file.relative_to(folder).parts[0] not in _INPUTS]
     contents = {file.relative_to(root).as_posix(): file.read_bytes() for file in files}
     pages = {
         name: resolve(text.decode(), name, book).encode() for name, text in contents.items() if name.endswith(".md")

@@ -6,9 +6,9 @@ from typing import Any
 import yaml
 
 from dlatlas.publish.api import api_pages
-from dlatlas.publish.chapters import written_pages
+from dlatlas.publish.chapters import written_chapters
 from dlatlas.publish.files import whole
-from dlatlas.publish.layout import Layout
+from dlatlas.publish.layout import Layout, place
 from dlatlas.registry import GuidePage, Part, load_registry
 
 REFERENCE = ("paper_index", "exercises", "notation", "bibliography")
@@ -20,7 +20,7 @@ HEADER = (
 def table_of_contents(layout: Layout) -> dict[str, Any]:
     """Contents in the form of ``_toc.yml``."""
     registry = load_registry()
-    written = set(written_pages(layout))
+    written = set(written_chapters(layout))
     api = api_pages(layout.root / "src" / "dlatlas", registry)
     reference = [*(_entry(f"book/{page}") for page in REFERENCE), _entry("book/api/index", api)]
     return {
@@ -28,7 +28,7 @@ def table_of_contents(layout: Layout) -> dict[str, Any]:
         "root": "index",
         "parts": [
             {"caption": "The atlas", "numbered": 2, "chapters": [_part(part, written) for part in registry.parts]},
-            {"caption": "Using the book", "chapters": _guide(registry.guide, written, layout)},
+            {"caption": "Using the book", "chapters": _guide(registry.guide, layout)},
             {"caption": "Reference", "chapters": reference},
         ],
     }
@@ -36,13 +36,11 @@ def table_of_contents(layout: Layout) -> dict[str, Any]:
 
 def _part(part: Part, written: set[str]) -> dict[str, Any]:
     chapters = [chapter.chapter for chapter in part.chapters if chapter.chapter in written]
-    return _entry(f"book/parts/{part.part}", [f"notebooks/{chapter}" for chapter in chapters])
+    return _entry(f"book/parts/{part.part}", map(place, chapters))
 
 
-def _guide(pages: Iterable[GuidePage], written: set[str], layout: Layout) -> list[dict[str, Any]]:
-    """Pages of the guide that exist: notebooks, and text in ``book``."""
-    names = [f"notebooks/{page.page}" if page.page in written else f"book/{page.page}" for page in pages]
-    return [_entry(name) for name in names if (layout.root / f"{name}.md").is_file()]
+def _guide(pages: Iterable[GuidePage], layout: Layout) -> list[dict[str, Any]]:
+    return [_entry(place(page.page)) for page in pages if layout.notebook(page.page).is_file()]
 
 
 def _entry(file: str, below: Iterable[str] = ()) -> dict[str, Any]:

@@ -202,8 +202,9 @@ class Part(_Record):
 
 
 class GuidePage(_Record):
-    """A page on how to use the book; it has no papers."""
+    """A page on how to use the book; it has no papers. It is text, or a notebook that is run as the chapters are."""
 
     page: GuidePageName
     title: Text
+    run: bool = False
     papers: ClassVar[tuple[PaperId, ...]] = ()
