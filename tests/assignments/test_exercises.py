@@ -2,11 +2,11 @@
 
 import pytest
 
-from dlatlas.publish.assignments.directives import segments
 from dlatlas.publish.assignments.exercises import graded_exercises
 from dlatlas.publish.assignments.markdown import context, plain
 from dlatlas.publish.assignments.references import References
 from dlatlas.publish.assignments.selection import Exercises
+from dlatlas.publish.directives import segments
 from dlatlas.publish.errors import UserError
 from dlatlas.publish.notebooks import load
 from tests.assignments.sample import CHAPTER, COURSE, PAGE, sample_book, sample_course

@@ -1,17 +1,12 @@
 """Exercises of the chapters, found in their text."""
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jupytext
 
+from dlatlas.publish.directives import EXERCISE, SOLUTION, Segment, segments
 from dlatlas.publish.errors import UserError
 from dlatlas.publish.layout import Layout
-
-_EXERCISE = re.compile(r"(?m)^[:`]{3,}\{exercise(?:-start)?\}[ \t]*(?P<title>.*)\n(?P<options>(?:^:[\w-]+:.*\n)*)")
-_SOLUTION = re.compile(r"(?m)^[:`]{3,}\{solution(?:-start)?\}[ \t]*(\S+)")
-_LABEL = re.compile(r"(?m)^:label:[ \t]*(\S+)")
 
 
 @dataclass(frozen=True)
@@ -39,19 +34,18 @@ def exercises_of(chapter: str, layout: Layout) -> list[Exercise]:
     solved: set[str] = set()
     current = None
     for cell in jupytext.read(layout.notebook(chapter)).cells:
-        if cell.cell_type == "markdown":
-            for label, title in _exercises_in(cell.source, chapter):
-                found[label] = title
-                current = label
-            solved.update(_SOLUTION.findall(cell.source))
+        for segment in segments(cell.source) if cell.cell_type == "markdown" else ():
+            if segment.kind == EXERCISE:
+                current = _label(segment, chapter)
+                found[current] = segment.argument
+            elif segment.kind == SOLUTION:
+                solved.add(segment.argument)
         if current and cell.metadata.get("nbgrader", {}).get("grade"):
             graded.add(current)
     return [Exercise(label, title, label in graded, label in solved) for label, title in found.items()]
 
 
-def _exercises_in(text: str, chapter: str) -> Iterator[tuple[str, str]]:
-    for match in _EXERCISE.finditer(text):
-        label = _LABEL.search(match["options"])
-        if label is None:
-            raise UserError(f"{chapter}: the exercise {match['title']!r} has no label (add a line `:label: ex-...`)")
-        yield label[1], match["title"].strip()
+def _label(exercise: Segment, chapter: str) -> str:
+    if "label" not in exercise.options:
+        raise UserError(f"{chapter}: the exercise {exercise.argument!r} has no label (add a line `:label: ex-...`)")
+    return exercise.options["label"]

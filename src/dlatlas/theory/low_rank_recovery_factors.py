@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlatlas.ops import validate
-from dlatlas.theory.low_rank_recovery_dictionaries import sdl_lifted_gradients, sdl_lifted_loss, sdl_stack
+from dlatlas.theory.low_rank_recovery_dictionaries import KINDS, sdl_lifted_gradients, sdl_lifted_loss, sdl_stack
 from dlatlas.typed import typed
 
 Factors = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -78,7 +78,7 @@ def sdl_products(
     ----------
     supervised-dictionary-learning
     """
-    validate.one_of("kind", kind, ("feature", "filter"))
+    validate.one_of("kind", kind, KINDS)
     return (H if kind == "feature" else W) @ beta, H @ W.mT
 
 

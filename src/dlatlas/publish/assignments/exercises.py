@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from nbformat import NotebookNode
 
-from dlatlas.publish.assignments.directives import EXERCISE, TEXT, Segment, segments
+from dlatlas.publish.directives import EXERCISE, TEXT, Segment, segments
 from dlatlas.publish.errors import UserError
 from dlatlas.publish.layout import Layout
 from dlatlas.publish.notebooks import load, tags

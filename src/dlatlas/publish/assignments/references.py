@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from nbformat import NotebookNode
 
-from dlatlas.publish.assignments.directives import EXERCISE, segments
+from dlatlas.publish.directives import EXERCISE, segments
 from dlatlas.publish.errors import UserError
 from dlatlas.registry import Paper, UnknownEntry, load_registry
 
