@@ -99,6 +99,33 @@ def test_clone_is_independent(run):
     assert all(p.requires_grad and p.is_leaf for p in twin.parameters())
 
 
+class Tied(nn.Module):
+    """An autoencoder whose decoder is the transposed encoder, kept in two places."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.decoder.weight = self.encoder.weight
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x).relu())
+
+
+def test_tied_weights_stay_tied(run):
+    nets = lab.Ensemble(Tied, run)
+    x = torch.randn(run.seeds, 6, 4)
+    assert len(list(nets.parameters())) == 3
+    expected = torch.stack([nets.module(seed)(x[seed]) for seed in range(run.seeds)])
+    torch.testing.assert_close(nets(x), expected)
+
+
+def test_a_call_leaves_no_trace_in_the_networks_parts(run):
+    nets = lab.Ensemble(lambda: mlp(4, 8, 3), run)
+    with pytest.raises(ValueError, match="x"):
+        nets(torch.randn(run.seeds, 6, 5))
+    assert type(nets.module(0)[0].weight) is nn.Parameter
+
+
 def test_dropout_differs_between_seeds_and_stops_in_eval(run):
     nets = lab.Ensemble(lambda: nn.Sequential(nn.Dropout(0.5)), run)
     ones = torch.ones(run.seeds, 1, 64)
