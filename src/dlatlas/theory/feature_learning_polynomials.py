@@ -77,7 +77,7 @@ class HermiteTarget:
 
     @property
     def energy(self) -> float:
-        """Its variance if p were exactly Gaussian: the sum of the squared coefficients of g."""
+        """Sum of the squared coefficients of g: the variance of the target if p were exactly Gaussian."""
         return sum(g**2 for g in self.link)
 
 

@@ -13,15 +13,9 @@ from dlatlas.typed import typed
 class PowerLawTask(NamedTuple):
     r"""Linear regression on infinitely many independent normal features, of which a learner sees the first N.
 
-    Attributes
-    ----------
-    eigenvalues
-        Variances :math:`\lambda_i = i^{-a}` of the features that the learner sees, (N,).
-    power
-        Variance :math:`i^{-b}` of the target that each of them carries, (N,).
-    hidden
-        Variance of the target in all later features, :math:`\sum_{i>N} i^{-b}`, the smallest loss that N features
-        reach.
+    ``eigenvalues`` are the variances :math:`\lambda_i = i^{-a}` of the features that the learner sees, (N,); ``power``
+    is the variance :math:`i^{-b}` of the target that each of them carries, (N,); ``hidden`` is the variance of the
+    target in all later features, :math:`\sum_{i>N} i^{-b}`, the smallest loss that N features reach.
     """
 
     eigenvalues: Tensor
