@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from dlatlas.ops.kernel_ridge import effective_ridge, predicted_error, regression_curve, ridge_predict
+from dlatlas.ops.kernel_ridge import (
+    effective_ridge,
+    predicted_error,
+    regression_curve,
+    ridge_fit,
+    ridge_path,
+    ridge_predict,
+    truncated_lstsq,
+    weighted_lstsq,
+)
 from tests.examples import Example, Make
 
 
@@ -29,6 +38,31 @@ EXAMPLES = [
         predicted_error,
         lambda make: {**spectrum(make), "power": make.uniform(9), "ridge": 0.2, "noise": 0.1},
         differentiable=("eigenvalues", "power"),
+    ),
+    Example(
+        ridge_fit,
+        lambda make: {"phi": make.normal(6, 4), "y": make.normal(6, 2), "ridge": 0.3},
+        differentiable=("phi", "y"),
+    ),
+    Example(
+        ridge_fit,
+        lambda make: {"phi": make.normal(4, 6), "y": make.normal(4), "ridge": 0.3},
+        differentiable=("phi", "y"),
+    ),
+    Example(
+        ridge_path,
+        lambda make: {"phi": make.normal(6, 4), "y": make.normal(6), "ridges": make.uniform(3, low=0.1)},
+        differentiable=("phi", "y", "ridges"),
+    ),
+    Example(
+        truncated_lstsq,
+        lambda make: {"phi": make.normal(6, 4), "y": make.normal(6, 2)},
+        differentiable=("phi", "y"),
+    ),
+    Example(
+        weighted_lstsq,
+        lambda make: {"phi": make.normal(6, 4), "y": make.normal(6), "w": make.uniform(6, low=0.2)},
+        differentiable=("phi", "y", "w"),
     ),
 ]
 
@@ -95,6 +129,38 @@ def test_prediction_matches_gaussian_features():
     assert torch.stack(errors).mean().item() == pytest.approx(predicted.item(), rel=0.08)
 
 
+@pytest.mark.parametrize(("n", "k"), [(7, 4), (4, 7), (5, 5)])
+@pytest.mark.parametrize("outputs", [(), (2,)])
+def test_ridge_on_features_is_the_normal_equation(n, k, outputs):
+    generator = torch.Generator().manual_seed(0)
+    phi, y = (torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((n, k), (n, *outputs)))
+    ridges = torch.tensor([0.05, 0.7], dtype=torch.float64)
+    identity = torch.eye(k, dtype=torch.float64)
+    expected = torch.stack([torch.linalg.inv(phi.T @ phi + r * identity) @ phi.T @ y for r in ridges])
+    torch.testing.assert_close(ridge_path(phi, y, ridges), expected)
+    torch.testing.assert_close(ridge_fit(phi, y, ridge=0.7), expected[1])
+
+
+def test_truncation_drops_small_directions_and_keeps_the_others():
+    generator = torch.Generator().manual_seed(0)
+    U, V = (torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64)).Q for _ in range(2))
+    s = torch.tensor([2.0, 1, 0.5, 1e-3, 1e-9, 0.0], dtype=torch.float64)
+    y = torch.randn(6, generator=generator, dtype=torch.float64)
+    for rcond, kept in ((0.1, 3), (1e-6, 4), (1e-12, 5)):
+        expected = V[:, :kept] @ ((U.T @ y)[:kept] / s[:kept])
+        got = truncated_lstsq((U * s) @ V.T, y, rcond=rcond)
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-6)
+
+
+def test_weights_are_repetitions():
+    generator = torch.Generator().manual_seed(0)
+    phi, y = (torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((5, 2), (5,)))
+    w = torch.tensor([3, 1, 0, 2, 1])
+    repeated = torch.repeat_interleave(torch.arange(5), w)
+    expected = torch.linalg.lstsq(phi[repeated], y[repeated][:, None]).solution[:, 0]
+    torch.testing.assert_close(weighted_lstsq(phi, y, w.double()), expected)
+
+
 def test_noise_adds_its_share():
     ones = torch.ones(5).double()
     without = predicted_error(ones, ones, 0 * ones, n=3, noise=0.0)
@@ -117,3 +183,14 @@ def test_refuses_what_makes_no_sense(problem):
         effective_ridge(ones, ones, n=0, ridge=0.0)
     with pytest.raises(ValueError, match="noise must be at least"):
         predicted_error(ones, ones, ones, n=2, noise=-1.0)
+    phi, y = torch.ones(3, 2).double(), torch.ones(3).double()
+    with pytest.raises(ValueError, match="ridge must be at least"):
+        ridge_fit(phi, y, ridge=-0.1)
+    with pytest.raises(ValueError, match="ridges must lie"):
+        ridge_path(phi, y, torch.tensor([0.1, 0.0]).double())
+    with pytest.raises(ValueError, match="rcond must lie"):
+        truncated_lstsq(phi, y, rcond=2.0)
+    with pytest.raises(ValueError, match="number of points"):
+        weighted_lstsq(phi.T, y[:2], y[:2])
+    with pytest.raises(ValueError, match="w must lie"):
+        weighted_lstsq(phi, y, -y)

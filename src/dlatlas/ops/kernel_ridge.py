@@ -192,3 +192,164 @@ def predicted_error(
     learnt = eigenvalues / (eigenvalues + kappa)
     gamma = (multiplicities * learnt.square()).sum() / n
     return ((power * (1 - learnt).square()).sum() + noise) / (1 - gamma)
+
+
+@typed
+def ridge_fit(
+    phi: Float[Tensor, "n k"], y: Float[Tensor, "n *outputs"], *, ridge: float
+) -> Float[Tensor, "k *outputs"]:
+    r"""Coefficients of ridge regression on explicit features.
+
+    .. math:: c = (\Phi^\top \Phi + \lambda I)^{-1} \Phi^\top y = \Phi^\top (\Phi \Phi^\top + \lambda I)^{-1} y
+
+    The form with the smaller matrix is used.
+
+    Parameters
+    ----------
+    phi
+        Features :math:`\Phi`, one row a sample.
+    y
+        Targets, (n,) or (n, c).
+    ridge
+        :math:`\lambda`, at least 0.
+
+    Returns
+    -------
+    Tensor
+        (k,) or (k, c).
+
+    Raises
+    ------
+    ValueError
+        For a negative ridge, or a regularised matrix that is not positive definite.
+
+    References
+    ----------
+    random-feature-attention-theory
+    """
+    n, k = phi.shape
+    gram = phi @ phi.mT if n <= k else phi.mT @ phi
+    if n <= k:
+        return ridge_predict(gram, phi.mT, y, ridge=ridge)
+    identity = torch.eye(k, dtype=phi.dtype, device=phi.device)
+    flat = phi.mT @ y.reshape(n, -1)
+    return ridge_predict(gram, identity, flat, ridge=ridge).reshape(k, *y.shape[1:])
+
+
+@typed
+def ridge_path(
+    phi: Float[Tensor, "n k"], y: Float[Tensor, "n *outputs"], ridges: Float[Tensor, " r"]
+) -> Float[Tensor, "r k *outputs"]:
+    r"""Coefficients of `ridge_fit` for many ridges, by one eigendecomposition.
+
+    .. math:: c_\lambda = V (\Lambda + \lambda I)^{-1} V^\top \Phi^\top y, \qquad \Phi^\top \Phi = V \Lambda V^\top
+
+    Parameters
+    ----------
+    phi, y
+        As for `ridge_fit`.
+    ridges
+        Values of :math:`\lambda`, all greater than 0.
+
+    Returns
+    -------
+    Tensor
+        One row of coefficients a ridge.
+
+    Raises
+    ------
+    ValueError
+        For a ridge that is not positive.
+
+    References
+    ----------
+    more-is-better-rf
+    """
+    validate.in_range("ridges", ridges, torch.finfo(ridges.dtype).tiny, math.inf)
+    n, k = phi.shape
+    flat = y.reshape(n, -1)
+    if n <= k:
+        eigenvalues, modes = torch.linalg.eigh(phi @ phi.mT)
+        left, right = phi.mT @ modes, modes.mT @ flat
+    else:
+        eigenvalues, modes = torch.linalg.eigh(phi.mT @ phi)
+        left, right = modes, modes.mT @ (phi.mT @ flat)
+    shrunk = right / (eigenvalues.clamp(min=0) + ridges[:, None])[..., None]
+    return (left @ shrunk).reshape(-1, k, *y.shape[1:])
+
+
+@typed
+def truncated_lstsq(
+    phi: Float[Tensor, "n k"], y: Float[Tensor, "n *outputs"], *, rcond: float = 1e-8
+) -> Float[Tensor, "k *outputs"]:
+    r"""Shortest least-squares coefficients, without the directions of small singular values.
+
+    .. math:: c = \sum_{\sigma_i > \rho\, \sigma_1} v_i\, \frac{u_i^\top y}{\sigma_i}, \qquad \Phi = U \Sigma V^\top
+
+    The truncation bounds the coefficients: :math:`\lVert c \rVert \le \lVert y \rVert / (\rho\, \sigma_1)`.
+
+    Parameters
+    ----------
+    phi
+        Features :math:`\Phi`, one row a sample.
+    y
+        Targets, (n,) or (n, c).
+    rcond
+        :math:`\rho`, between 0 and 1.
+
+    Returns
+    -------
+    Tensor
+        (k,) or (k, c).
+
+    Raises
+    ------
+    ValueError
+        For ``rcond`` outside [0, 1].
+
+    References
+    ----------
+    bandlimited-random-weights
+    """
+    validate.in_range("rcond", rcond, 0.0, 1.0)
+    U, s, Vh = torch.linalg.svd(phi, full_matrices=False)
+    kept = s > rcond * s[..., :1]
+    inverse = torch.where(kept, 1 / torch.where(kept, s, 1.0), 0.0)
+    return (Vh.mT @ (inverse[:, None] * (U.mT @ y.reshape(phi.shape[0], -1)))).reshape(-1, *y.shape[1:])
+
+
+@typed
+def weighted_lstsq(
+    phi: Float[Tensor, "*batch n m"], y: Float[Tensor, "*batch n"], w: Float[Tensor, "*batch n"]
+) -> Float[Tensor, "*batch m"]:
+    r"""Coefficients of weighted least squares.
+
+    .. math:: c = \arg\min_c \sum_i w_i \bigl(y_i - \varphi(x_i)^\top c\bigr)^2
+
+    By a QR decomposition of :math:`\sqrt{w_i}\,\varphi(x_i)`.
+
+    Parameters
+    ----------
+    phi, y, w
+        Features at the points, at least as many points as features; values there; weights, at least 0.
+
+    Returns
+    -------
+    Tensor
+        ``(*batch, m)``.
+
+    Raises
+    ------
+    ValueError
+        For fewer points than features, or a negative weight.
+
+    References
+    ----------
+    dpp-weighted-least-squares
+    """
+    validate.at_least("number of points", phi.shape[-2], phi.shape[-1])
+    validate.in_range("w", w, 0.0, math.inf)
+    root = w.sqrt()
+    Q, R = torch.linalg.qr(root[..., None] * phi)
+    right = Q.mT @ (root * y)[..., None]
+    return torch.linalg.solve_triangular(R, right, upper=True)[..., 0]
