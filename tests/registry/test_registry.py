@@ -1,10 +1,12 @@
 """The registry: what a broken one says, how supports are read, and that the book's own registry is whole."""
 
+import ast
 import importlib
 import math
 import re
 from pathlib import Path
 
+import jupytext
 import pytest
 import yaml
 
@@ -400,6 +402,22 @@ def test_notebooks_use_claims_of_their_own_chapter(book):
         chapter = f"{path.parent.name}/{path.stem}"
         known = {claim.id for paper in book.papers_of(chapter) for claim in paper.claims}
         assert set(called.findall(path.read_text(encoding="utf-8"))) <= known, chapter
+
+
+def echoes(source: str) -> bool:
+    """Whether a cell ends in a claim whose verdict the notebook prints once more, for lack of a semicolon."""
+    last = ast.parse(source).body[-1:]
+    calls = [node.value.func for node in last if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
+    claimed = any(isinstance(call, ast.Attribute) and call.attr in ("claim", "claim_slope") for call in calls)
+    return claimed and not source.rstrip().endswith(";")
+
+
+def test_no_verdict_is_echoed_below_its_claim():
+    assert echoes('x = 1\nrun.claim("a", method=x)')
+    assert not echoes('run.claim("a", method=x);')
+    for path in sorted(NOTEBOOKS.glob("*/*.md")):
+        sources = [cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]
+        assert [source for source in sources if "run.claim" in source and echoes(source)] == [], path
 
 
 def test_the_checks_of_written_rows_can_fail(tmp_path):

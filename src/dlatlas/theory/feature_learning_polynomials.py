@@ -77,7 +77,7 @@ class HermiteTarget:
 
     @property
     def energy(self) -> float:
-        """Sum of the squared coefficients of g: the variance of the target if p were exactly Gaussian."""
+        """Variance that the target would have if p were exactly Gaussian, the sum of the squared coefficients of g."""
         return sum(g**2 for g in self.link)
 
 
