@@ -159,8 +159,13 @@ class TestSamplers:
         phi = orthonormal(torch.randn(50, 3, generator=seeded(), dtype=torch.float64))
         for n in (60, 90):
             G = gram(phi, sample_optimal_iid(phi, n, draws=2000, generator=seeded()))
-            failed = (torch.linalg.matrix_norm(G - torch.eye(3).double(), ord=2) > 0.5).double().mean()
+            failed = (torch.linalg.eigvalsh(G)[:, 0] < 0.5).double().mean()
             assert failed <= iid_failure_bound(3, n, delta=0.5) < 1
+
+    def test_bound_in_the_form_of_the_chernoff_inequality(self):
+        expected = 3 * (math.exp(-0.4) / 0.6**0.6) ** (90 / 3)
+        assert iid_failure_bound(3, 90, delta=0.4) == pytest.approx(expected)
+        assert iid_failure_bound(3, 3, delta=0.4) == 1
 
     def test_weights_have_mean_one_under_the_optimal_law(self):
         w = christoffel(PHI)

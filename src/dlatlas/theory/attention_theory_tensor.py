@@ -310,8 +310,8 @@ def match3_labels(x: Int[Tensor, "*batch n"], modulus: int) -> Int[Tensor, "*bat
     kronecker-attention
     """
     validate.at_least("modulus", modulus, 2)
-    sums = x[..., :, None, None] + x[..., None, :, None] + x[..., None, None, :]
-    return (sums % modulus == 0).any(-1).any(-1).to(x.dtype)
+    pairs = ((x[..., :, None] + x[..., None, :]) % modulus).flatten(-2)
+    return (pairs[..., None, :] == (-x % modulus)[..., :, None]).any(-1).to(x.dtype)
 
 
 @typed

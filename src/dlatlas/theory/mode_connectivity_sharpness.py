@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from dlatlas.ops import validate
 from dlatlas.ops.hessian import flatten
-from dlatlas.theory.mode_connectivity import barrier_curve
+from dlatlas.theory.mode_connectivity import interpolation_curve
 from dlatlas.theory.mode_connectivity_curvature import layer_names, replace_layers
 from dlatlas.typed import typed
 
@@ -147,7 +147,7 @@ def straggler_layers(
     Raises
     ------
     ValueError
-        When the share is not in (0, 1].
+        When the share is not in (0, 1], or there are fewer than three positions.
 
     References
     ----------
@@ -155,10 +155,14 @@ def straggler_layers(
     """
     validate.positive("frac", frac)
     validate.in_range("frac", frac, 0, 1)
-    heights = {}
+    validate.at_least("n", n, 3)
+    first = next(iter(p0.values()))
+    lams = torch.linspace(0, 1, n, dtype=first.dtype, device=first.device)
+    start, heights = loss(dict(p0)), {}
     for layer in layer_names(p0):
-        above, _ = barrier_curve(loss, dict(p0), replace_layers(p0, p1, [layer]), n=n)
-        heights[layer] = above[1:-1].amax().item()
+        curve = interpolation_curve(loss, dict(p0), replace_layers(p0, p1, [layer]), lams[1:])
+        chord = torch.lerp(start, curve[-1], lams[1:])
+        heights[layer] = (curve - chord)[:-1].amax().item()
     return sorted(heights, key=lambda layer: -heights[layer])[: math.ceil(frac * len(heights))]
 
 

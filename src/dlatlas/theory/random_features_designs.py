@@ -324,9 +324,9 @@ def condition_gram(
 
 
 def iid_failure_bound(m: int, n: int, *, delta: float) -> float:
-    r"""Bound on the chance that an independent optimal design has :math:`\lVert G - I \rVert > \delta`.
+    r"""Bound on the chance that an independent optimal design has :math:`\lambda_{\min}(G) < 1 - \delta`.
 
-    .. math:: 2 m\, e^{-c_\delta n / m}, \qquad c_\delta = \delta + (1 - \delta) \log(1 - \delta)
+    .. math:: m\, e^{-c_\delta n / m}, \qquad c_\delta = \delta + (1 - \delta) \log(1 - \delta)
 
     Parameters
     ----------
@@ -354,7 +354,7 @@ def iid_failure_bound(m: int, n: int, *, delta: float) -> float:
     if not 0 < delta < 1:
         raise ValueError(f"delta must lie between 0 and 1, got {delta}")
     rate = delta + (1 - delta) * math.log(1 - delta)
-    return min(1.0, 2 * m * math.exp(-rate * n / m))
+    return min(1.0, m * math.exp(-rate * n / m))
 
 
 def _draw_rows(weights: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -338,9 +338,14 @@ def _scaled_rf(x: Tensor, g: Tensor, scale: Tensor, A: float) -> Tensor:
         raise ValueError(f"A must be less than 1/4, got {A}")
     products = x @ g.mT.to(x.dtype)
     exponent = A * g.square().sum(-1) + math.sqrt(1 - 4 * A) * scale * products
-    features = (1 - 4 * A) ** (g.shape[1] / 4) * torch.exp(exponent - scale.square() * _square(x)[:, None] / 2)
+    features = (1 - 4 * A) ** (g.shape[1] / 4) * _exp(exponent - scale.square() * _square(x)[:, None] / 2)
     validate.finite("features (long vectors overflow)", features)
     return features
+
+
+def _exp(z: Tensor) -> Tensor:
+    """Exponential; by length and angle, which is faster than that of complex numbers."""
+    return torch.polar(z.real.exp(), z.imag) if z.is_complex() else z.exp()
 
 
 def _square(x: Tensor) -> Tensor:
