@@ -326,6 +326,15 @@ def test_pages_of_the_guide_have_the_titles_that_are_listed(book):
     assert headings == {page.page: page.title for page in book.guide}
 
 
+def test_chapters_open_with_the_title_and_the_question_of_the_contents(book):
+    texts = {chapter: notebook_text(chapter.chapter) for chapter in book.chapters}
+    written = {chapter: text for chapter, text in texts.items() if text}
+    openings = {
+        c.chapter: re.search(r"^# (.*)\n\n\*(.*)\*$", text, re.MULTILINE).groups() for c, text in written.items()
+    }
+    assert openings == {chapter.chapter: (chapter.title, chapter.question) for chapter in written}
+
+
 def test_rows_are_in_the_order_of_the_contents(book):
     folder = Path(__file__).parents[2] / "book" / "papers"
     for part in book.parts:

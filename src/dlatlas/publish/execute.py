@@ -99,7 +99,7 @@ def _environment(report: Report) -> Iterator[None]:
 
 
 class ReportingEngine(NBClientEngine):
-    """Papermill's engine, which says which cell begins."""
+    """Papermill's engine, which says which cell begins, and writes the notebook once."""
 
     NAME = "dlatlas"
 
@@ -116,7 +116,12 @@ class ReportingEngine(NBClientEngine):
             start(cell, cell_index, **kwargs)
 
         nb_man.cell_start = cell_start
-        super().execute_managed_notebook(nb_man, kernel_name, **options)
+        # Papermill writes the whole notebook before and after each cell, seconds in all; the end is enough for us.
+        save, nb_man.save = nb_man.save, lambda: None
+        try:
+            super().execute_managed_notebook(nb_man, kernel_name, **options)
+        finally:
+            nb_man.save = save
 
 
 papermill_engines.register(ReportingEngine.NAME, ReportingEngine)
