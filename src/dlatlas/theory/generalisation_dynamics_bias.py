@@ -150,9 +150,7 @@ def fit_scaled_ncx2(
         return -_log_density(unit, *np.exp(log_parameters)).mean()
 
     start = np.log(_match_moments(unit))
-    # The likelihood is nearly flat along a curve of k and nc; the default tolerance would follow it for nothing.
-    bounds, options = [(-7, 14), (-18, 14), (-14, 14)], {"ftol": 1e-8}
-    best = optimize.minimize(loss, start, method="L-BFGS-B", bounds=bounds, options=options)
+    best = optimize.minimize(loss, start, method="L-BFGS-B", bounds=[(-7, 14), (-18, 14), (-14, 14)])
     df, nc, scale = np.exp(best.x)
     return e.new_tensor(df), e.new_tensor(nc), e.new_tensor(scale * sample.mean())
 
