@@ -201,9 +201,9 @@ def interaction_basis(
     Returns
     -------
     tuple
-        C (d, d), its pseudo-inverse (d, d), so that :math:`a = (C^+)^\top \hat a`, and :math:`\Lambda` (d,),
-        descending. Dropped directions are zeros at the end. The signs of the columns are arbitrary, and under
-        ``torch.func.vmap`` may be others than in a loop.
+        C (d, d), its inverse from the left (d, d), so that :math:`a = (C^+)^\top \hat a` up to the dropped
+        directions, and :math:`\Lambda` (d,), descending. Dropped directions are zeros at the end. The signs of the
+        columns are arbitrary, and under ``torch.func.vmap`` may be others than in a loop.
 
     Raises
     ------

@@ -125,7 +125,7 @@ def dkm_objective(
     Raises
     ------
     ValueError
-        For Gram matrices that are not positive definite, as many ``nus`` as layers, or values that are not positive.
+        For Gram matrices that are not positive definite, other than one of ``nus`` a layer, or values not positive.
 
     References
     ----------
