@@ -250,3 +250,11 @@ def test_tensors_that_need_gradients_are_drawn():
 def test_senseless_values_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_named_values_are_the_only_ticks_of_a_logarithmic_axis():
+    ax = plt.subplots()[1]
+    ax.set(xscale="log", xlim=(10, 500))
+    plots.label_values(ax.xaxis, (20, 80, 320.5))
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["20", "80", "320.5"]
+    assert list(ax.xaxis.get_minorticklocs()) == []

@@ -3,7 +3,7 @@
 from dlatlas.plots.comparisons import arms, predicted_vs_measured
 from dlatlas.plots.images import heatmap, image_grid
 from dlatlas.plots.lines import curves, scaling, traces
-from dlatlas.plots.style import COLORS, use_style
+from dlatlas.plots.style import COLORS, label_values, use_style
 
 __all__ = [
     "COLORS",
@@ -11,6 +11,7 @@ __all__ = [
     "curves",
     "heatmap",
     "image_grid",
+    "label_values",
     "predicted_vs_measured",
     "scaling",
     "traces",

@@ -1,10 +1,13 @@
 """The figure style of the book: one file that reads on white and on the dark theme."""
 
+from collections.abc import Sequence
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from cycler import cycler
 from IPython import get_ipython
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 # Contrast of at least 3 on white and on the dark background; told apart in every common form of colour blindness.
@@ -70,3 +73,17 @@ def use_style() -> None:
 def axes_or_new(ax: Axes | None) -> Axes:
     """Give the Axes to draw on: the given one, or that of a new figure."""
     return plt.subplots()[1] if ax is None else ax
+
+
+def label_values(axis: Axis, values: Sequence[float]) -> None:
+    """Name these values on a logarithmic axis, and no others.
+
+    Parameters
+    ----------
+    axis
+        ``ax.xaxis`` or ``ax.yaxis``.
+    values
+        Where the ticks are.
+    """
+    axis.set_ticks(values, [f"{value:g}" for value in values])
+    axis.set_ticks([], minor=True)
