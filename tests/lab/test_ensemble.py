@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from dlatlas import lab
 from dlatlas.lab.run import Run
 from dlatlas.models.cnn import CNN
-from dlatlas.models.mlp import mlp
+from dlatlas.models.mlp import MLP, mlp
 from dlatlas.models.vit import ViT
 
 IMAGES = (3, 16, 16)
@@ -169,6 +169,69 @@ def test_the_networks_own_error_is_raised(run):
     nets = lab.Ensemble(lambda: mlp(4, 3), run)
     with pytest.raises(ValueError, match="x must have shape"):
         nets(torch.randn(run.seeds, 5, 7))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5, 4), (4,), (2, 3, 4), (0, 4)], ids=str)
+def test_networks_that_take_stacked_parameters_equal_their_modules(run, shape, bias):
+    nets = lab.Ensemble(lambda: mlp(4, 8, 8, 3, activation="tanh", bias=bias), run)
+    assert nets.module(0).stackable
+    x = torch.randn(run.seeds, *shape)
+    expected = torch.stack([nets.module(seed)(x[seed]) for seed in range(run.seeds)])
+    torch.testing.assert_close(nets(x), expected)
+    torch.testing.assert_close(nets.shared(x[1])[2], nets.module(2)(x[1]))
+
+
+def test_gradients_of_stacked_parameters_need_no_copy_into_their_layout(run):
+    nets = lab.Ensemble(lambda: mlp(4, 8, 8, 3), run)
+    for name, gradient in zip(
+        nets.parameter_dict(),
+        torch.autograd.grad(nets(torch.randn(run.seeds, 5, 4)).sum(), nets.parameters()),
+        strict=True,
+    ):
+        assert gradient.is_contiguous(), name
+
+
+def test_layers_that_cannot_be_stacked_are_mapped(run):
+    nets = lab.Ensemble(
+        lambda: MLP(nn.Linear(4, 8), nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, 3)), run
+    )
+    assert not nets.module(0).stackable
+    x = torch.randn(run.seeds, 5, 4)
+    torch.testing.assert_close(nets(x)[1], nets.module(1)(x[1]))
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: mlp(4, 3), lambda: nn.Sequential(nn.Linear(4, 3))], ids=["stacked", "mapped"]
+)
+@pytest.mark.parametrize("shape", [(5, 4), (2, 5, 4), ()], ids=str)
+def test_an_input_without_a_row_for_each_seed_is_refused(run, build, shape):
+    with pytest.raises(ValueError, match=r"inputs must have shape \(4, ...\), one row for each seed, got"):
+        lab.Ensemble(build, run)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3), (6, 5, 3, 2)], ids=str)
+@pytest.mark.parametrize("ignored", [0, 2])
+def test_cross_entropy_per_seed_equals_one_call_a_seed(shape, ignored):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, *shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(shape[1], (3, shape[0], *shape[2:]), generator=generator)
+    labels[1, :ignored] = -100
+    together = lab.per_seed(F.cross_entropy)(logits, labels)
+    alone = torch.stack([F.cross_entropy(z, y) for z, y in zip(logits, labels, strict=True)])
+    torch.testing.assert_close(together, alone)
+    gradients = [torch.autograd.grad((result**2).sum(), logits)[0] for result in (together, alone)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_other_calls_of_cross_entropy_are_mapped():
+    logits, labels = torch.randn(3, 6, 5), torch.arange(18).view(3, 6) % 5
+    smoothed = lab.per_seed(F.cross_entropy)(logits, labels, label_smoothing=0.1)
+    torch.testing.assert_close(smoothed[1], F.cross_entropy(logits[1], labels[1], label_smoothing=0.1))
+    probable = lab.per_seed(F.cross_entropy)(logits, logits.softmax(-1))
+    torch.testing.assert_close(probable[2], F.cross_entropy(logits[2], logits[2].softmax(-1)))
+    single = lab.per_seed(F.cross_entropy)(logits[:, 0], labels[:, 0])
+    torch.testing.assert_close(single[0], F.cross_entropy(logits[0, 0], labels[0, 0]))
 
 
 def test_per_seed_maps_trees_and_passes_settings():

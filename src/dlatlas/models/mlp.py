@@ -1,7 +1,9 @@
 """Multilayer perceptrons."""
 
 from itertools import pairwise
+from math import prod
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,8 +22,21 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+class Linear(nn.Linear):
+    """An ``nn.Linear`` that also takes the parameters of S networks at once: weight (S, out, in), bias (S, out)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out); with stacked parameters, row s of (S, ..., in) by the layer of network s."""
+        return super().forward(x) if self.weight.dim() == 2 else _stacked_linear(x, self.weight, self.bias)
+
+
 class MLP(nn.Sequential):
     """Linear layers with activations between them: an ``nn.Sequential`` that can stop before its last layer."""
+
+    @property
+    def stackable(self) -> bool:
+        """Whether all layers also take stacked parameters, so that an ensemble need not map over the networks."""
+        return all(isinstance(layer, (Linear, nn.Dropout, *ACTIVATIONS.values())) for layer in self)
 
     @typed
     def features(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n h"]:
@@ -74,7 +89,19 @@ def mlp(*widths: int, activation: str = "relu", bias: bool = True, dropout: floa
 
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths[:-1]):
-        layers += [nn.Linear(inputs, outputs, bias=bias), ACTIVATIONS[activation]()]
+        layers += [Linear(inputs, outputs, bias=bias), ACTIVATIONS[activation]()]
         if dropout:
             layers.append(nn.Dropout(dropout))
-    return MLP(*layers, nn.Linear(widths[-2], widths[-1], bias=bias))
+    return MLP(*layers, Linear(widths[-2], widths[-1], bias=bias))
+
+
+def _stacked_linear(
+    x: Float[Tensor, "S *n d"], weight: Float[Tensor, "S k d"], bias: Float[Tensor, "S k"] | None
+) -> Tensor:
+    """W x + b for S layers at once, computed as matrices times columns: the gradients of W are laid out as W is.
+
+    The product x W' would give gradients of W', which autograd copies into the layout of W in every step.
+    """
+    columns = x.reshape(len(x), prod(x.shape[1:-1]), x.shape[-1]).mT
+    z = weight @ columns if bias is None else torch.baddbmm(bias.unsqueeze(-1), weight, columns)
+    return z.mT.reshape(*x.shape[:-1], weight.shape[-2])
