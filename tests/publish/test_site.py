@@ -8,6 +8,7 @@ import yaml
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_markdown_cell, new_notebook
 
+from dlatlas.publish import chapter_pages
 from dlatlas.publish.errors import UserError
 from dlatlas.publish.layout import Layout, place
 from dlatlas.publish.site import SiteError, build_site, stage, staged_files
@@ -70,12 +71,20 @@ def test_hidden_tests_and_their_marks_stay_out(sample):
     assert "theta_hidden = theta()\nassert theta()" in text_of(chapter_of(sample, FINISHED))
 
 
+def folded_cells(sample):
+    return [cell.source for cell in chapter_of(sample, FINISHED).cells if "hide-input" in cell.metadata.get("tags", [])]
+
+
 def test_solutions_of_graded_exercises_are_folded(sample):
-    folded = [
-        cell.source for cell in chapter_of(sample, FINISHED).cells if "hide-input" in cell.metadata.get("tags", [])
-    ]
+    folded = folded_cells(sample)
     assert [source for source in folded if "def theta" in source]
     assert not [source for source in folded if "theta_hidden" in source]
+
+
+def test_long_code_of_figures_is_folded(sample, monkeypatch):
+    assert "plot()" not in folded_cells(sample)
+    monkeypatch.setattr(chapter_pages, "SHORT_DRAWING", 0)
+    assert "plot()" in folded_cells(sample)
 
 
 def test_outputs_for_programs_stay_out(sample):

@@ -18,6 +18,7 @@ _HIDDEN_TESTS = re.compile(r"(?ms)^[ \t]*### BEGIN HIDDEN TESTS.*?^[ \t]*### END
 _SOLUTION_MARKS = re.compile(r"(?m)^[ \t]*### (?:BEGIN|END) SOLUTION[ \t]*\n?")
 _HEADING = re.compile(r"^# .*$", re.MULTILINE)
 _TIMINGS = ("papermill", "execution")
+SHORT_DRAWING = 10  # lines of code that a reader may see above a figure
 
 SMOKE_NOTICE = """:::{warning}
 This page was run in the `smoke` profile: a few steps and two seeds, to see that the code runs.
@@ -52,14 +53,19 @@ def chapter_page(chapter: str, book: Book) -> str:
 
 
 def _shown(cell: NotebookNode) -> NotebookNode:
-    """Cell without hidden tests, run times, and outputs that no page can show; solutions are folded."""
+    """Cell without hidden tests, run times, and outputs that no page can show; what is not for reading is folded."""
     cell.metadata = NotebookNode({key: value for key, value in cell.metadata.items() if key not in _TIMINGS})
     if cell.cell_type == "code":
         cell.source = _SOLUTION_MARKS.sub("", _HIDDEN_TESTS.sub("", cell.source)).strip("\n")
         cell.outputs = [output for output in map(_showable, cell.outputs) if output is not None]
-        if cell.metadata.get("nbgrader", {}).get("solution"):
-            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+        if cell.metadata.get("nbgrader", {}).get("solution") or _draws_at_length(cell):
+            cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), "hide-input"})
     return cell
+
+
+def _draws_at_length(cell: NotebookNode) -> bool:
+    """Whether a figure is drawn by so much code that it would part the measurement from its picture."""
+    return "figure" in cell.metadata.get("mystnb", {}) and len(cell.source.splitlines()) > SHORT_DRAWING
 
 
 def _showable(output: NotebookNode) -> NotebookNode | None:
