@@ -172,6 +172,10 @@ class TestKernelsAsMatrices:
     def test_refuses_other_numbers_of_axes(self):
         with pytest.raises(ValueError, match="2 axes or 4"):
             as_matrix(torch.zeros(2, 2, 2))
+        with pytest.raises(ValueError, match="2 axes or 4 and 12 entries"):
+            as_weight(torch.zeros(3, 4), (2, 2, 3))
+        with pytest.raises(ValueError, match="2 axes or 4 and 12 entries"):
+            as_weight(torch.zeros(3, 4), (3, 5))
 
 
 class TestLoRA:
@@ -187,7 +191,7 @@ class TestLoRA:
         assert 0.95 / 20 < A.abs().max() <= 1 / 20
         assert A.std().item() == pytest.approx(1 / 20 / 3**0.5, rel=0.05)
 
-    def test_starts_at_a_saddle(self):
+    def test_first_factor_rests_at_the_start(self):
         weight, x, target = torch.randn(5, 4).double(), torch.randn(7, 4).double(), torch.randn(7, 5).double()
         layer = adapt(nn.ModuleDict({"0": nn.Linear(4, 5).double()}), partial(LoRA, r=2, alpha=4), ["0"])["0"]
         layer.weight = weight

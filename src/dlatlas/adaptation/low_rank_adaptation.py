@@ -34,7 +34,7 @@ class Adapter(nn.Module):
 
 
 class AdditiveAdapter(Adapter):
-    r"""An adapter of the form :math:`W = W_{\text{frozen}} + \Delta(\theta)`."""
+    r"""An adapter of the form :math:`W = W_{\text{frozen}} + \Delta(\theta)`; a method has to say what `delta` is."""
 
     def delta(self) -> Tensor:
         r"""Give :math:`\Delta(\theta)`, in the shape of the weight."""
@@ -78,6 +78,10 @@ def adapt(
     ------
     ValueError
         When a layer has no weight of its own, or a name in ``also_train`` names no parameter.
+
+    References
+    ----------
+    pissa
     """
     adapted = copy.deepcopy(model).requires_grad_(False)
     _unfreeze(adapted, also_train)
@@ -103,6 +107,10 @@ def merge(model: nn.Module) -> nn.Module:
     -------
     Module
         The merged copy: the same layers as before `adapt`, the same outputs as now.
+
+    References
+    ----------
+    pissa
     """
     merged = copy.deepcopy(model)
     for layer in list(merged.modules()):
@@ -115,6 +123,20 @@ def adapters(model: nn.Module) -> Iterator[Adapter]:
     """Give the adapters of a model, in the order of its layers.
 
     Works on modules, so there is nothing to map with ``torch.vmap``.
+
+    Parameters
+    ----------
+    model
+        A module from `adapt`, or one that contains such modules.
+
+    Returns
+    -------
+    Iterator
+        The adapters themselves, not copies; none for a model without.
+
+    References
+    ----------
+    pissa
     """
     return (module for module in model.modules() if isinstance(module, Adapter))
 
@@ -123,6 +145,20 @@ def trainable_parameters(model: nn.Module) -> int:
     """Count the numbers that training moves: entries of the parameters that require a gradient.
 
     Works on modules, so there is nothing to map with ``torch.vmap``.
+
+    Parameters
+    ----------
+    model
+        Any module, an adapter included.
+
+    Returns
+    -------
+    int
+        The number of entries, 0 or more.
+
+    References
+    ----------
+    pissa
     """
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -175,12 +211,12 @@ def as_matrix(weight: Float[Tensor, "..."]) -> Float[Tensor, "m n"]:
     Parameters
     ----------
     weight
-        With two axes or four.
+        (m, n), or (out, in, h, w).
 
     Returns
     -------
     Tensor
-        A view where possible.
+        (m, n) or (out h, in w), a view where possible.
 
     Raises
     ------
@@ -204,13 +240,27 @@ def as_weight(matrix: Float[Tensor, "m n"], shape: Sequence[int]) -> Float[Tenso
 
     Parameters
     ----------
-    matrix, shape
-        The matrix, and the shape of the weight that it came from.
+    matrix
+        (m, n), or (out h, in w).
+    shape
+        Shape of the weight that it came from, of length 2 or 4.
+
+    Returns
+    -------
+    Tensor
+        The weight in that shape.
+
+    Raises
+    ------
+    ValueError
+        When the shape has another number of axes, or another size than the matrix.
 
     References
     ----------
     flora-tucker
     """
+    if len(shape) not in (2, 4) or math.prod(shape) != matrix.numel():
+        raise ValueError(f"shape must have 2 axes or 4 and {matrix.numel()} entries, got {tuple(shape)}")
     if len(shape) == 2:
         return matrix
     out, inputs, height, width = shape

@@ -122,6 +122,11 @@ class PiSSA(LoRA):
         r"""Give the update of the original weight as a LoRA of twice the rank, with a factor of 1.
 
         .. math:: W_{\text{res}} + B A = W_0 + [B, -B_0] \begin{bmatrix} A \\ A_0 \end{bmatrix}
+
+        Returns
+        -------
+        tuple
+            The factors (2r, n) and (m, 2r), in the order A, B, detached.
         """
         A = torch.cat([self.A, self.A_start]).detach()
         return A, torch.cat([self.B, -self.B_start], dim=1).detach()

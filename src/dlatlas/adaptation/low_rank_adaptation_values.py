@@ -176,8 +176,7 @@ def salt_weight(
     low_rank = X @ Y
     leading = F.pad(torch.diag_embed(a * s[:k] + c), (0, rest, 0, rest))
     middle = leading + F.pad(torch.diag_embed(s[k:]) + low_rank, (k, 0, k, 0))
-    penalty = torch.linalg.vector_norm((a - 1) * s[:k] + c) + torch.linalg.matrix_norm(low_rank)
-    return U @ (middle.relu() if relu else middle) @ Vt, penalty
+    return U @ (middle.relu() if relu else middle) @ Vt, _salt_penalty(s, a, c, low_rank)
 
 
 class SALT(Adapter):
@@ -218,7 +217,7 @@ class SALT(Adapter):
         self.Y = nn.Parameter(0.01 * torch.randn(r, rest, dtype=s.dtype, device=s.device))
 
     def forward(self, frozen: Tensor) -> Tensor:
-        return self._weight_and_penalty()[0].reshape(frozen.shape)
+        return salt_weight(self.U, self.s, self.Vt, self.a, self.c, self.X, self.Y)[0].reshape(frozen.shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         # The weight is kept whole; what it contributes is in the decomposition.
@@ -226,10 +225,11 @@ class SALT(Adapter):
 
     def penalty(self) -> Float[Tensor, ""]:
         """Give the penalty of `salt_weight`; that of the model is the sum over its layers."""
-        return self._weight_and_penalty()[1]
+        return _salt_penalty(self.s, self.a, self.c, self.X @ self.Y)
 
-    def _weight_and_penalty(self) -> tuple[Tensor, Tensor]:
-        return salt_weight(self.U, self.s, self.Vt, self.a, self.c, self.X, self.Y)
+
+def _salt_penalty(s: Tensor, a: Tensor, c: Tensor, low_rank: Tensor) -> Tensor:
+    return torch.linalg.vector_norm((a - 1) * s[: len(a)] + c) + torch.linalg.matrix_norm(low_rank)
 
 
 def _warn_of_ties(s: Tensor) -> None:
