@@ -2,21 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dlatlas.lab.statistics import Interval, combine, log_slopes, mean_interval, verdict
-
-
-def test_interval_is_scipys_paired_t_interval():
-    values = np.random.default_rng(0).normal(size=10)
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    interval = mean_interval(values)
-    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
-    assert interval.mean == pytest.approx(values.mean())
-
-
-def test_interval_covers_the_mean_19_times_in_20():
-    draws = np.random.default_rng(1).normal(loc=0.3, size=(2000, 10))
-    covered = [i.low < 0.3 < i.high for i in map(mean_interval, draws)]
-    assert stats.binomtest(sum(covered), len(covered), 0.95).pvalue > 0.001
+from dlatlas.lab.statistics import combine, log_slopes, verdict
+from dlatlas.ops.intervals import Interval, mean_interval
 
 
 def test_log_slope_recovers_a_power_law():

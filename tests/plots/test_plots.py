@@ -116,6 +116,18 @@ def test_curves_draw_mean_and_interval(rng):
         np.testing.assert_allclose([heights.min(), heights.max()], [low[point], high[point]])
 
 
+def test_points_draw_mean_and_interval(rng):
+    x, values = np.arange(POINTS), rng.normal(size=(SEEDS, POINTS))
+    ax = draw(plots.points(x, torch.tensor(values), label="measured", marker="D"))
+    (bars,) = ax.containers
+    dots, _, (lines,) = bars.lines
+    assert bars.get_label() == "measured"
+    assert dots.get_marker() == "D"
+    np.testing.assert_allclose(dots.get_ydata(), values.mean(0))
+    ends = np.stack([segment[:, 1] for segment in lines.get_segments()], 1)
+    np.testing.assert_allclose(ends, np.stack(scipy_interval(values)))
+
+
 def test_traces_draw_every_seed_and_the_median(rng):
     values = rng.normal(size=(SEEDS, POINTS))
     ax = draw(plots.traces(torch.arange(POINTS), {"one": values}))
@@ -159,6 +171,7 @@ def test_colors_can_be_chosen_by_name(rng):
         ax = figure(np.arange(1, POINTS + 1), {"one": values}, colors={"one": color})
         assert {line.get_color() for line in ax.lines} == {color}
     assert plots.arms({"one": values[:, 0]}, colors={"one": color}).lines[0].get_color() == color
+    assert plots.points(np.arange(POINTS), values, color=color).lines[0].get_color() == color
 
 
 def test_predicted_vs_measured_draws_the_diagonal_once(rng):
@@ -208,6 +221,7 @@ def test_figures_draw_on_the_axes_given(rng):
         lambda ax: plots.traces(x, {"one": values}, ax=ax),
         lambda ax: plots.scaling(x, {"one": values}, ax=ax),
         lambda ax: plots.arms({"one": values[:, 0]}, ax=ax),
+        lambda ax: plots.points(x, values, ax=ax),
         lambda ax: plots.predicted_vs_measured(x, values, ax=ax),
         lambda ax: plots.heatmap(values, ax=ax),
         lambda ax: plots.image_grid(values[None], ax=ax),

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from dlatlas.lab import cards, statistics
+from dlatlas.ops.intervals import CONFIDENCE, mean_interval
 from dlatlas.registry import Claim, Support, load_registry
 
 Values = Any  # a tensor, an array or a list of numbers
@@ -84,7 +85,7 @@ def _judge(registered: Claim, effects: list[Effect], seeds: int, profile: str) -
         "support": registered.support.describe(baseline=None if registered.baseline is None else "baseline"),
         "verdict": verdict,
         **{key: deciding[key] for key in ("effect", "low", "high")},
-        "confidence": statistics.CONFIDENCE,
+        "confidence": CONFIDENCE,
         "seeds": seeds,
         "profile": profile,
         "comparisons": comparisons,
@@ -96,7 +97,7 @@ def _judge(registered: Claim, effects: list[Effect], seeds: int, profile: str) -
 def _compare(support: Support, name: str | None, method: np.ndarray, baseline: np.ndarray | None) -> dict[str, Any]:
     """One row of a claim's card. A slope is judged by itself unless the registry asks for the difference of slopes."""
     paired = baseline is not None and support.minus_baseline
-    interval = statistics.mean_interval(method - baseline if paired else method)
+    interval = mean_interval(method - baseline if paired else method)
     return {
         "baseline": name,
         "method_mean": float(np.mean(method)),

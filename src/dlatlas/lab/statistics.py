@@ -1,29 +1,10 @@
 """From numbers over seeds to an interval and a verdict."""
 
-from dataclasses import dataclass
-
 import numpy as np
-from scipy import stats
+
+from dlatlas.ops.intervals import Interval
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over seeds with its confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
-    """Student's t interval of the mean of independent values, shape (S,) with S >= 2."""
-    mean = float(np.mean(values))
-    error = float(stats.sem(values))
-    reach = error * float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
-    return Interval(mean, mean - reach, mean + reach)
 
 
 def log_slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from dlatlas.plots.comparisons import arms, predicted_vs_measured
 from dlatlas.plots.images import heatmap, image_grid
-from dlatlas.plots.lines import curves, scaling, traces
+from dlatlas.plots.lines import curves, points, scaling, traces
 from dlatlas.plots.style import COLORS, label_values, use_style
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "heatmap",
     "image_grid",
     "label_values",
+    "points",
     "predicted_vs_measured",
     "scaling",
     "traces",

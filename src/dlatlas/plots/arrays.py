@@ -1,28 +1,8 @@
 """From tensors or arrays over seeds to what is drawn."""
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
-
-CONFIDENCE = 0.95
-
-
-class Interval(NamedTuple):
-    """Mean over seeds and the ends of its 95% confidence interval (Student's t), each without the seed axis."""
-
-    mean: NDArray
-    low: NDArray
-    high: NDArray
-
-
-def t_interval(values: NDArray) -> Interval:
-    """Give the interval of the mean over the first axis, which needs two seeds or more."""
-    mean = values.mean(0)
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values)
-    return Interval(mean, mean - reach, mean + reach)
 
 
 def to_array(name: str, values: ArrayLike | torch.Tensor) -> NDArray:

@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from dlatlas.plots.arrays import t_interval, to_array, to_seed_array
+from dlatlas.ops.intervals import mean_interval
+from dlatlas.plots.arrays import to_array, to_seed_array
 from dlatlas.plots.lines import NO_COLORS, Values
 from dlatlas.plots.style import COLORS, axes_or_new
 
@@ -39,10 +40,9 @@ def arms(values: Mapping[str, Values], *, ax: Axes | None = None, colors: Mappin
     ax = axes_or_new(ax)
     for row, (name, given) in enumerate(values.items()):
         seeds = to_seed_array(name, given)
-        interval = t_interval(seeds)
-        reach = interval.high - interval.mean
+        interval = mean_interval(seeds)
         (dots,) = ax.plot(seeds, row + _offsets(len(seeds)), "o", alpha=0.6, markeredgewidth=0, color=colors.get(name))
-        ax.errorbar(interval.mean, row, xerr=reach, fmt="D", color=dots.get_color(), elinewidth=2.2, capsize=4)
+        ax.errorbar(interval.mean, row, xerr=interval.reach, fmt="D", color=dots.get_color(), elinewidth=2.2, capsize=4)
     ax.set_yticks(range(len(values)), list(values))
     ax.set_ylim(len(values) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)

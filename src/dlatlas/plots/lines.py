@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
-from dlatlas.plots.arrays import Interval, t_interval, to_array, to_seed_array
+from dlatlas.ops.intervals import Interval, mean_interval
+from dlatlas.plots.arrays import to_array, to_seed_array
 from dlatlas.plots.style import axes_or_new
 
 Values = ArrayLike | torch.Tensor
@@ -45,10 +46,53 @@ def curves(
     ax = axes_or_new(ax)
     x = to_array("x", x)
     for name, values in arms.items():
-        interval = t_interval(to_seed_array(name, values, *x.shape))
+        interval = mean_interval(to_seed_array(name, values, *x.shape))
         line = _line(ax, x, interval.mean, name, colors.get(name))
         ax.fill_between(x, interval.low, interval.high, color=line.get_color(), alpha=0.2, linewidth=0)
     ax.legend()
+    return ax
+
+
+def points(
+    x: Values,
+    values: Values,
+    *,
+    ax: Axes | None = None,
+    label: str | None = None,
+    color: str | None = None,
+    marker: str = "o",
+) -> Axes:
+    """Draw the mean over seeds at each x as a dot, its 95% interval as a bar: measurements beside a predicted curve.
+
+    Parameters
+    ----------
+    x
+        Positions (m,).
+    values
+        Values (S, m).
+    ax
+        Axes to draw on; a new figure when not given. Several calls may share one.
+    label
+        Name of these points in the legend.
+    color
+        Their colour; the next of the style when not given.
+    marker
+        Their form, a marker of matplotlib: ``"D"``, a diamond, tells means from the dots of seeds.
+
+    Returns
+    -------
+    Axes
+        The Axes; label its axes, and call ``legend`` when all is drawn.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, there is one seed only, or a value is not finite.
+    """
+    ax = axes_or_new(ax)
+    x = to_array("x", x)
+    interval = mean_interval(to_seed_array("values", values, *x.shape))
+    ax.errorbar(x, interval.mean, interval.reach, fmt=marker, capsize=3, label=label, color=color)
     return ax
 
 
@@ -117,7 +161,7 @@ def scaling(
     for name, values in arms.items():
         seeds = _positive(name, to_seed_array(name, values, *x.shape))
         exponents, intercepts = np.polyfit(np.log(x), np.log(seeds).T, 1)
-        exponent = t_interval(exponents)
+        exponent = mean_interval(exponents)
         fit = np.exp(intercepts.mean()) * x**exponent.mean
         line = _line(ax, x, fit, f"{name}: {_described(exponent)}", colors.get(name))
         ax.plot(x, seeds.T, "o", color=line.get_color(), alpha=0.6, markeredgewidth=0)
@@ -132,7 +176,7 @@ def _line(ax: Axes, x: NDArray, y: NDArray, label: str, color: str | None) -> Li
 
 
 def _described(exponent: Interval) -> str:
-    return f"slope {exponent.mean:.2f} ± {exponent.high - exponent.mean:.2f}".replace("-", "−")
+    return f"slope {exponent.mean:.2f} ± {exponent.reach:.2f}".replace("-", "−")
 
 
 def _positive(name: str, values: NDArray) -> NDArray:
