@@ -1,4 +1,4 @@
-"""Facts of the surrogate losses: values, limits, bounds, orders, exact updates, and what is refused."""
+"""Facts of the surrogate losses: values, limits, bounds, orders, and what is refused."""
 
 import math
 
@@ -10,12 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import inv_boxcox
-from sklearn.linear_model import LogisticRegression
-from sklearn.naive_bayes import GaussianNB
 
 from dlatlas.classification import surrogate_losses
 from dlatlas.classification.surrogate_losses import (
-    GaussianNaiveBayes,
     box_cox_inverse,
     comp_sum_bound_gamma,
     comp_sum_bound_T,
@@ -23,7 +20,6 @@ from dlatlas.classification.surrogate_losses import (
     conditional_regret,
     ens_loss,
     ensloss_gradients,
-    logistic_head,
 )
 from tests.examples import Example
 
@@ -87,17 +83,6 @@ EXAMPLES = [
             "lam": -0.4,
         },
         differentiable=("scores",),
-    ),
-    # L-BFGS stops when the gradient is small: control flow that depends on data
-    Example(
-        logistic_head,
-        lambda make: {
-            "x": make.normal(30, 5),
-            "y": torch.arange(30, device=make.device) % 3,
-            "C": 0.5,
-            "tolerance": 1e-7,
-        },
-        vmap=False,
     ),
 ]
 
@@ -360,112 +345,3 @@ class TestEnsLoss:
             ensloss_gradients(scores * targets, noise)
         with pytest.raises(ValueError, match="clip must be greater than 0"):
             ensloss_gradients(scores, noise, clip=0)
-
-
-class TestGaussianNaiveBayes:
-    x, y = normal(60, 4), torch.arange(60) % 3
-
-    def test_two_halves_equal_the_whole(self):
-        whole = GaussianNaiveBayes(3).fit(self.x, self.y)
-        halves = GaussianNaiveBayes(3).partial_fit(self.x[:7], self.y[:7]).partial_fit(self.x[7:], self.y[7:])
-        for name in ("means", "variance", "prior"):
-            torch.testing.assert_close(getattr(halves, name), getattr(whole, name), atol=1e-10, rtol=0)
-
-    def test_a_class_may_come_late(self):
-        order = self.y.argsort()
-        model = GaussianNaiveBayes(3)
-        for part in order.chunk(6):
-            model.partial_fit(self.x[part], self.y[part])
-        whole = GaussianNaiveBayes(3).fit(self.x, self.y)
-        torch.testing.assert_close(model.log_joint(self.x), whole.log_joint(self.x), atol=1e-10, rtol=0)
-
-    def test_fitting_again_forgets(self):
-        model = GaussianNaiveBayes(3).fit(self.x + 5, self.y).fit(self.x, self.y)
-        torch.testing.assert_close(model.means, GaussianNaiveBayes(3).fit(self.x, self.y).means)
-
-    def test_statistics_against_scikit_learn(self):
-        model, peer = GaussianNaiveBayes(3).fit(self.x, self.y), GaussianNB(var_smoothing=0).fit(self.x, self.y)
-        torch.testing.assert_close(model.means, torch.from_numpy(peer.theta_))
-        pooled = torch.from_numpy(peer.class_prior_ @ peer.var_)
-        torch.testing.assert_close(model.variance, pooled + 1e-9)
-
-    def test_nearest_mean_with_equal_priors_and_unit_variance(self):
-        model = GaussianNaiveBayes(3).fit(self.x, self.y)
-        model.squares = torch.full_like(model.squares, 20.0)  # 3 classes of 20: variance one
-        nearest = torch.cdist(self.x, model.means).argmin(-1)
-        assert torch.equal(model.predict(self.x), nearest)
-
-    def test_linear_head_decides_as_the_densities_do(self):
-        model = GaussianNaiveBayes(3).fit(self.x, self.y)
-        assert torch.equal(model.predict(self.x), model.log_joint(self.x).argmax(-1))
-        weight, bias = model.head()
-        difference = self.x @ weight.mT + bias - model.log_joint(self.x)
-        torch.testing.assert_close(difference, difference[:, :1].expand_as(difference))
-
-    def test_stacked_problems_are_independent(self):
-        x, y = normal(4, 30, 5), (torch.arange(30) % 3).repeat(4, 1)
-        together = GaussianNaiveBayes(3).fit(x, y).log_joint(x)
-        for s in range(4):
-            torch.testing.assert_close(together[s], GaussianNaiveBayes(3).fit(x[s], y[s]).log_joint(x[s]))
-        mapped = torch.vmap(lambda x, y: GaussianNaiveBayes(3).fit(x, y).log_joint(x))(x, y)
-        torch.testing.assert_close(together, mapped)
-
-    def test_refuses(self):
-        with pytest.raises(ValueError, match="number of samples of a class must lie in"):
-            GaussianNaiveBayes(4).fit(self.x, self.y)
-        with pytest.raises(ValueError, match="number of samples of a class must lie in"):
-            GaussianNaiveBayes(3).predict(self.x)
-        with pytest.raises(ValueError, match="use smoothing > 0"):
-            GaussianNaiveBayes(3, smoothing=0).fit(torch.ones(6, 2), torch.arange(6) % 3)
-        with pytest.raises(ValueError, match=r"y must lie in \[0, 1\], got 2"):
-            GaussianNaiveBayes(2).fit(self.x, self.y)
-        with pytest.raises(ValueError, match="smoothing must be at least 0"):
-            GaussianNaiveBayes(2, smoothing=-1)
-
-
-class TestLogisticHead:
-    @pytest.mark.parametrize("C", [0.1, 1.0, 10.0])
-    def test_against_scikit_learn(self, C):
-        x, y = normal(80, 6), torch.arange(80) % 3
-        x[torch.arange(80), y] += 2
-        weight, bias = logistic_head(x, y, C=C, tolerance=1e-7)
-        peer = LogisticRegression(C=C, tol=1e-10, max_iter=5000).fit(x, y)
-        torch.testing.assert_close(weight, torch.from_numpy(peer.coef_), atol=1e-4, rtol=0)
-        centred = bias - bias.mean()
-        torch.testing.assert_close(
-            centred, torch.from_numpy(peer.intercept_ - peer.intercept_.mean()), atol=1e-4, rtol=0
-        )
-
-    def test_two_classes_penalise_half_as_much_as_one_weight_vector(self):
-        """Softmax with rows w/2 and -w/2 has penalty |w|^2/4: scikit-learn's binary form at twice the C."""
-        x, y = normal(40, 3), torch.arange(40) % 2
-        weight, _ = logistic_head(x, y, C=0.5, tolerance=1e-7)
-        peer = LogisticRegression(C=1.0, tol=1e-10).fit(x, y)
-        torch.testing.assert_close(weight[1] - weight[0], torch.from_numpy(peer.coef_[0]), atol=1e-4, rtol=0)
-
-    def test_gradient_vanishes_on_separable_data(self):
-        x = torch.cat([normal(20, 40) - 1, normal(20, 40, seed=1) + 1])
-        y = torch.arange(40) // 20
-        weight, bias = (t.requires_grad_() for t in logistic_head(x, y, tolerance=1e-7))
-        objective = weight.square().sum() / 2 + F.cross_entropy(x @ weight.mT + bias, y, reduction="sum")
-        for gradient in torch.autograd.grad(objective, (weight, bias)):
-            assert gradient.abs().max() < 1e-3
-
-    def test_stacked_problems_equal_separate_ones(self):
-        x, y = normal(3, 40, 5), (torch.arange(40) % 4).repeat(3, 1)
-        weight, bias = logistic_head(x, y, tolerance=1e-7)
-        for s in range(3):
-            alone = logistic_head(x[s], y[s], tolerance=1e-7)
-            torch.testing.assert_close(weight[s], alone[0], atol=1e-4, rtol=0)
-            torch.testing.assert_close(bias[s], alone[1], atol=1e-4, rtol=0)
-
-    def test_refuses(self):
-        x, y = normal(10, 2), torch.arange(10) % 2
-        with pytest.raises(ValueError, match="C must be greater than 0"):
-            logistic_head(x, y, C=0)
-        with pytest.raises(ValueError, match="number of samples of a class"):
-            logistic_head(x, 2 * y)
-        with pytest.raises(ValueError, match="number of classes must be at least 2"):
-            logistic_head(x, 0 * y)
-        with pytest.raises(RuntimeError, match="stopped at a gradient"):
-            logistic_head(x, y, tolerance=1e-30)

@@ -1,7 +1,6 @@
-"""Surrogates for the zero-one loss: comp-sum losses and their bounds, random calibrated losses, two linear heads."""
+"""Surrogates for the zero-one loss: comp-sum losses with their bounds, and randomly drawn calibrated losses."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -10,7 +9,6 @@ from dlatlas.typed import typed
 
 Exponent = float | Float[Tensor, ""]
 BISECTION_STEPS = 60  # halves [0, 1] down to the spacing of float64 near 1
-MAX_ITERATIONS = 1000
 NEGATIVE_SLOPE = 1e-6  # keeps every EnsLoss derivative strictly below zero
 
 
@@ -20,16 +18,21 @@ def comp_sum_loss(
 ) -> Float[Tensor, ""] | Float[Tensor, " n"]:
     r"""Comp-sum loss: one exponent from sum-exponential over cross-entropy to mean absolute error.
 
-    .. math:: \ell_\tau = \frac{1 - p_y^{\tau - 1}}{\tau - 1}, \qquad \ell_1 = -\log p_y, \qquad p = \mathrm{softmax}(z)
+    .. math:: \ell_\tau = \frac{1 - q_y^{\tau - 1}}{\tau - 1}, \qquad \ell_1 = -\log q_y, \qquad q = \mathrm{softmax}(z)
 
     Parameters
     ----------
     logits, target
         Logits :math:`z`, (n, K) with K at least 2, not probabilities; labels :math:`y` in 0, ..., K - 1, (n,).
     tau
-        0 sum-exponential, 1 cross-entropy, 1 + q generalised cross-entropy, 2 mean absolute error.
+        0 sum-exponential, 1 cross-entropy, between 1 and 2 generalised cross-entropy, 2 mean absolute error.
     reduction
         ``"mean"``, ``"sum"``, or ``"none"`` for (n,).
+
+    Returns
+    -------
+    Tensor
+        A scalar, or (n,).
 
     Raises
     ------
@@ -64,6 +67,16 @@ def comp_sum_bound_T(beta: Float[Tensor, "*shape"], tau: float, n_classes: int) 
     beta, tau, n_classes
         Excess zero-one errors in [0, 1], any shape; member of the family, at least 0; number of classes K, at least 2.
 
+    Returns
+    -------
+    Tensor
+        Of the shape of beta.
+
+    Raises
+    ------
+    ValueError
+        Beta outside [0, 1], negative tau, fewer than two classes.
+
     References
     ----------
     comp-sum-losses
@@ -94,6 +107,16 @@ def comp_sum_bound_gamma(t: Float[Tensor, "*shape"], tau: float, n_classes: int)
     t, tau, n_classes
         Excess surrogate errors, at least 0, any shape; the others as in `comp_sum_bound_T`.
 
+    Returns
+    -------
+    Tensor
+        Of the shape of t, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        Negative t or tau, fewer than two classes.
+
     References
     ----------
     comp-sum-losses
@@ -116,12 +139,22 @@ def conditional_regret(
     .. math:: \max_k p_k - p_{\arg\max q}, \qquad
         \sum_k p_k f_\tau(q_k) - \inf_s \sum_k p_k f_\tau(s_k), \qquad f_\tau(s) = \frac{1 - s^{\tau-1}}{\tau-1}
 
-    each (n,). The infimum is at :math:`s_k \propto p_k^{1/(2-\tau)}`, for :math:`\tau \ge 2` at a vertex.
+    The infimum is at :math:`s_k \propto p_k^{1/(2-\tau)}`, for :math:`\tau \ge 2` at a vertex.
 
     Parameters
     ----------
     p, q, tau
         True and predicted class probabilities, rows of (n, K), q positive for a finite answer; member of the family.
+
+    Returns
+    -------
+    tuple of Tensor
+        Zero-one regret and surrogate regret of every row, each (n,).
+
+    Raises
+    ------
+    ValueError
+        Rows of p or q that are no probabilities, negative tau, one class only.
 
     References
     ----------
@@ -178,7 +211,12 @@ def box_cox_inverse(x: Float[Tensor, "*shape"], lam: Exponent) -> Float[Tensor, 
     Parameters
     ----------
     x, lam
-        Numbers of any shape, and the exponent :math:`\lambda`.
+        Numbers of any shape, and the exponent :math:`\lambda`, any real number.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x.
 
     References
     ----------
@@ -241,6 +279,16 @@ def ens_loss(
     noise, lam
         As in `ensloss_gradients`; the noise fresh at every step.
 
+    Returns
+    -------
+    Tensor
+        A scalar; only its gradient has a meaning.
+
+    Raises
+    ------
+    ValueError
+        Targets other than 0 and 1, fewer than two examples.
+
     References
     ----------
     ensloss
@@ -251,147 +299,9 @@ def ens_loss(
 
 
 def _check_margins(margins: Tensor) -> None:
-    """Refuse a product of scores with {0, 1} labels: it has zeros wherever the label is 0."""
+    """Refuse a product of scores with {0, 1} labels: it has zeros wherever the label is 0.
+
+    All zeros pass (hence the remainder): so answers a network whose last layer starts at zero.
+    """
     zeros, few = (margins == 0).sum() % len(margins), max(1, len(margins) // 4)
     validate.in_range("the number of margins that are exactly 0 (labels must be -1 and +1)", zeros, 0, few)
-
-
-class GaussianNaiveBayes:
-    r"""Gaussian naive Bayes with one diagonal variance for all classes: a generative linear head.
-
-    .. math:: \log\pi_k - \tfrac12 \sum_j \frac{(x_j - \mu_{kj})^2}{v_j}, \qquad
-        v_j = \sum_k \pi_k \mathrm{var}_{kj} + \epsilon
-
-    It keeps counts (K,), means (K, d) and sums of squared deviations (K, d) of the classes, and updates them exactly as
-    data come. Leading axes of the data are independent problems.
-
-    Parameters
-    ----------
-    n_classes, smoothing
-        Number of classes K, and :math:`\epsilon`; with 0, a feature that is constant within all classes is refused.
-
-    References
-    ----------
-    discriminative-vs-generative-linear-eval
-    """
-
-    def __init__(self, n_classes: int, *, smoothing: float = 1e-9):
-        validate.at_least("the number of classes", n_classes, 2)
-        validate.at_least("smoothing", smoothing, 0)
-        self.n_classes, self.smoothing = n_classes, smoothing
-        self.counts = self.means = self.squares = 0
-
-    @typed
-    def fit(self, x: Float[Tensor, "*stack n d"], y: Int[Tensor, "*stack n"]) -> "GaussianNaiveBayes":
-        """Forget what was seen and fit; every class must occur."""
-        self.counts = self.means = self.squares = 0
-        self.partial_fit(x, y)._check_complete()
-        return self
-
-    @typed
-    def partial_fit(self, x: Float[Tensor, "*stack n d"], y: Int[Tensor, "*stack n"]) -> "GaussianNaiveBayes":
-        """Add data: equal to one fit on all of it. A class may be missing until something is predicted."""
-        validate.labels("y", y, self.n_classes)
-        member = F.one_hot(y, self.n_classes).to(x.dtype)
-        counts = member.sum(-2)
-        means = member.mT @ x / counts.clamp_min(1)[..., None]
-        share = counts / (self.counts + counts).clamp_min(1)
-        shift = means - self.means
-        between = (share * self.counts)[..., None] * shift**2
-        self.squares = self.squares + member.mT @ (x - member @ means) ** 2 + between
-        self.means = self.means + share[..., None] * shift
-        self.counts = self.counts + counts
-        return self
-
-    @property
-    def prior(self) -> Tensor:
-        """Class frequencies, (K,)."""
-        return self.counts / self.counts.sum(-1, keepdim=True)
-
-    @property
-    def variance(self) -> Tensor:
-        """Shared diagonal variance, (d,)."""
-        return self.squares.sum(-2) / self.counts.sum(-1)[..., None] + self.smoothing
-
-    @typed
-    def log_joint(self, x: Float[Tensor, "*stack n d"]) -> Float[Tensor, "*stack n K"]:
-        """Scores of the classes, up to a constant that all share."""
-        self._check_complete()
-        v = self.variance[..., None, :]
-        distances = [((x - mean[..., None, :]) ** 2 / v).sum(-1) for mean in self.means.unbind(-2)]
-        return self.prior.log()[..., None, :] - torch.stack(distances, -1) / 2
-
-    @typed
-    def head(self) -> tuple[Float[Tensor, "*stack K d"], Float[Tensor, "*stack K"]]:
-        """Return the same decision as a linear head, W = mu / v and b = log pi - mu^2 / (2 v) summed over features."""
-        self._check_complete()
-        weight = self.means / self.variance[..., None, :]
-        return weight, self.prior.log() - (weight * self.means).sum(-1) / 2
-
-    @typed
-    def predict(self, x: Float[Tensor, "*stack n d"]) -> Int[Tensor, "*stack n"]:
-        """Most probable class."""
-        return self.log_joint(x).argmax(-1)
-
-    def _check_complete(self) -> None:
-        validate.in_range("the number of samples of a class", self.counts, 1, torch.inf)
-        tiny = torch.finfo(self.squares.dtype).tiny
-        validate.in_range("the variance of a feature (use smoothing > 0)", self.variance, tiny, torch.inf)
-
-
-@typed
-def logistic_head(
-    x: Float[Tensor, "*stack n d"], y: Int[Tensor, "*stack n"], *, C: float = 1.0, tolerance: float = 1e-5
-) -> tuple[Float[Tensor, "*stack K d"], Float[Tensor, "*stack K"]]:
-    r"""Softmax regression with a ridge penalty, by L-BFGS: the linear probe of the whole book.
-
-    .. math:: \min_{W, b} \tfrac12 \|W\|^2 + C \sum_i \mathrm{CE}(W x_i + b, y_i)
-
-    Returns W (K, d) and b (K,) without a graph, found in float64. Leading axes are independent problems: one L-BFGS
-    minimises the sum of their objectives. When it stops depends on the data, so it does not run under vmap.
-
-    Parameters
-    ----------
-    x, y
-        Features (n, d), and labels 0, ..., K - 1 (n,), of which every one must occur: the bias is not penalised.
-    C, tolerance
-        Inverse strength of the penalty; largest gradient entry, per example in standardised features, at which to stop.
-
-    Raises
-    ------
-    ValueError, RuntimeError
-        C not positive, a class without a sample; no convergence.
-
-    References
-    ----------
-    discriminative-vs-generative-linear-eval
-    """
-    validate.positive("C", C)
-    n_classes = int(y.max()) + 1
-    validate.at_least("the number of classes", n_classes, 2)
-    validate.in_range("the number of samples of a class", F.one_hot(y, n_classes).sum(-2), 1, torch.inf)
-    # the same problem in standardised features, V = W scale and c = b + W centre, takes L-BFGS far fewer steps
-    x64 = x.detach().double()
-    centre, scale = x64.mean(-2, keepdim=True), (x64.var(-2, correction=0, keepdim=True) + 1 / (C * y.shape[-1])).sqrt()
-    features, target = (x64 - centre) / scale, y.reshape(-1, y.shape[-1])
-    weight = features.new_zeros(*x.shape[:-2], n_classes, x.shape[-1], requires_grad=True)
-    bias = features.new_zeros(*x.shape[:-2], n_classes, 1, requires_grad=True)
-    stop = {"max_iter": MAX_ITERATIONS, "tolerance_grad": tolerance, "tolerance_change": 1e-14}
-    optimiser = torch.optim.LBFGS([weight, bias], history_size=10, line_search_fn="strong_wolfe", **stop)
-
-    def objective() -> Tensor:
-        optimiser.zero_grad()
-        logits = (weight @ features.mT + bias).reshape(-1, n_classes, y.shape[-1])
-        misfit = F.cross_entropy(logits, target, reduction="sum")
-        value = (misfit + (weight / scale).square().sum() / (2 * C)) / y.shape[-1]
-        value.backward()
-        return value
-
-    with torch.enable_grad():
-        optimiser.step(objective)
-        objective()
-    steepest = max(parameter.grad.abs().max().item() for parameter in (weight, bias))
-    if steepest > 10 * tolerance:
-        raise RuntimeError(f"logistic_head stopped at a gradient of {steepest:.2g}, the tolerance is {tolerance:.2g}")
-    weight = weight.detach() / scale
-    return weight.to(x.dtype), (bias.detach() - weight @ centre.mT).squeeze(-1).to(x.dtype)
