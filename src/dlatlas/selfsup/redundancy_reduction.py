@@ -238,7 +238,8 @@ def centroid_loss(p: Float[Tensor, "n V d"], t: Float[Tensor, "n V d"]) -> Float
     mean = t.detach().mean(1, keepdim=True)
     length = mean.norm(dim=-1, keepdim=True)
     validate.in_range("length of the mean of the targets of an image", length, torch.finfo(t.dtype).eps, torch.inf)
-    return (2 - 2 * (p * mean / length).sum(-1)).mean()
+    # Linear in p, so the views are averaged first.
+    return (2 - 2 * (p.mean(1, keepdim=True) * mean / length).sum(-1)).mean()
 
 
 @typed
@@ -274,7 +275,7 @@ def brownian_loss(p: Float[Tensor, "n V d"], *, generator: torch.Generator | Non
     _check_unit_norm("p", p)
     n, _, d = p.shape
     directions = F.normalize(torch.randn(n, 1, d, generator=generator, dtype=torch.float64), dim=-1)
-    return (p * directions.to(p)).sum(-1).mean()
+    return (p.mean(1, keepdim=True) * directions.to(p)).sum(-1).mean()
 
 
 @typed
@@ -310,12 +311,16 @@ def spectral_spread_loss(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
 
 def _standardise(name: str, z: Tensor, eps: float = 0.0) -> Tensor:
     validate.at_least(f"rows of {name}", z.shape[0], 2)
-    centred = z - z.mean(0)
+    mean = z.mean(0)
+    centred = z - mean
     variance = centred.square().mean(0) + eps
     # A constant column need not leave zeros, but the rounding error of its mean.
-    size = z.abs().amax(0).clamp(min=torch.finfo(z.dtype).tiny)
+    size = (mean.detach().square() + variance.detach()).sqrt().clamp(min=torch.finfo(z.dtype).tiny)
     validate.in_range(
-        f"relative deviation of a column of {name}", variance.sqrt() / size, 4 * torch.finfo(z.dtype).eps, torch.inf
+        f"relative deviation of a column of {name}",
+        variance.detach().sqrt() / size,
+        4 * torch.finfo(z.dtype).eps,
+        torch.inf,
     )
     return centred / variance.sqrt()
 
@@ -327,4 +332,5 @@ def _distance_to_identity(C: Tensor, lam: float) -> Tensor:
 
 
 def _check_unit_norm(name: str, z: Tensor) -> None:
-    validate.in_range(f"norm of a row of {name}", z.norm(dim=-1), 1 - UNIT_NORM_TOLERANCE, 1 + UNIT_NORM_TOLERANCE)
+    norm = z.detach().norm(dim=-1)
+    validate.in_range(f"norm of a row of {name}", norm, 1 - UNIT_NORM_TOLERANCE, 1 + UNIT_NORM_TOLERANCE)
