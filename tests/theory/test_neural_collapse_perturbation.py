@@ -77,6 +77,13 @@ class TestNearbyFeatures:
         slope = torch.func.grad(objective, argnums=1)(W, H, Y, H0, 0.1, 0.2, 0.3)
         assert slope.abs().max() < 1e-12
 
+    @pytest.mark.parametrize("d", [2, 6])
+    def test_system_of_the_size_of_the_features(self, generator, d):
+        _, Y, _ = near_problem(generator)
+        H0, W = normal(generator, 15, d), normal(generator, 3, d)
+        literal = (Y @ W + 0.7 * H0) @ torch.linalg.inv(W.T @ W + 0.9 * torch.eye(d, dtype=torch.float64))
+        torch.testing.assert_close(nearby_features(W, Y, H0, 0.2, 0.7), literal, atol=1e-12, rtol=0)
+
     def test_contraction(self, generator):
         H0, Y, labels = near_problem(generator)
         W = normal(generator, 3, 6)

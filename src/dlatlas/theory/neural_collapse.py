@@ -268,6 +268,8 @@ def ufm_mixup_features(
         Classifier; targets, rows that sum to one.
     lamH
         Penalty :math:`\lambda_H`: positive for ``"ce"``, not negative for ``"mse"``, where zero gives the shortest h.
+        The rounding of p is divided by it: for rows of W of length one, cross-entropy needs 1e-10 or more in float64
+        and 1e-4 in float32.
     loss
         ``"ce"`` for :math:`\ell = -\sum_k t_k \log \mathrm{softmax}(z)_k`, ``"mse"`` for
         :math:`\ell = \frac12 \lVert z - t \rVert^2`.

@@ -71,7 +71,10 @@ def nearby_features(
     validate.at_least("lamH", lamH, 0)
     validate.at_least("beta", beta, 0)
     validate.positive("lamH + beta", lamH + beta)
-    return torch.linalg.solve(_shifted(W.mT @ W, lamH + beta), (Y @ W + beta * H0).mT).mT
+    pulled, strength = Y @ W + beta * H0, lamH + beta
+    # Woodbury: a system of size K, with W W', in the place of one of size d, with W'W.
+    seen = torch.linalg.solve(_shifted(W @ W.mT, strength), W)
+    return (pulled - (pulled @ W.mT) @ seen) / strength
 
 
 @typed
