@@ -6,6 +6,9 @@ import torch
 from scipy import stats
 
 from dlatlas.ops.intervals import Interval, mean_interval
+from tests.examples import Example
+
+EXAMPLES = [Example(mean_interval, lambda make: {"values": make.normal(5, 3)}, vmap=False)]
 
 
 def test_interval_is_scipys_t_interval():

@@ -26,7 +26,7 @@ class Interval:
 
     @property
     def reach(self) -> Any:
-        """Half the length of the interval: how far its ends are from the mean."""
+        """How far the ends are from the mean."""
         return (self.high - self.low) / 2
 
     def __format__(self, spec: str) -> str:
@@ -55,6 +55,10 @@ def mean_interval(values: torch.Tensor | ArrayLike, confidence: float = CONFIDEN
     ------
     ValueError
         For fewer than two seeds, or a confidence outside [0, 1].
+
+    Notes
+    -----
+    For figures and tables: the results are numbers and arrays, without gradients, and values under ``torch.vmap`` have none.
     """
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
