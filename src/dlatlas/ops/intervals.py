@@ -58,7 +58,7 @@ def mean_interval(values: torch.Tensor | ArrayLike, confidence: float = CONFIDEN
 
     Notes
     -----
-    For figures and tables: the results are numbers and arrays, without gradients, and values under ``torch.vmap`` have none.
+    For figures and tables: the results are numbers and arrays, without gradients, and nothing for ``torch.vmap``.
     """
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
