@@ -1,3 +1,8 @@
+import importlib
+
+import pytest
+
+from dlatlas import lab
 from dlatlas.lab.show import source_without_docstrings
 from dlatlas.typed import typed
 
@@ -35,3 +40,23 @@ def test_shows_code_and_comments_without_docstrings():
         "    def total(self):",
         "        return 2",
     ]
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """Texts of the Markdown that is displayed."""
+    texts = []
+    module = importlib.import_module("dlatlas.lab.show")  # the package exports a function of this name
+    monkeypatch.setattr(module, "display", lambda markdown: texts.append(markdown.data))
+    return texts
+
+
+def test_a_table_has_one_line_a_row(displayed):
+    lab.table(("$n$", "loss"), ((n, f"{1 / n:.2f}") for n in (1, 2)))
+    assert displayed == ["| $n$ | loss |\n| --- | --- |\n| 1 | 1.00 |\n| 2 | 0.50 |"]
+
+
+def test_rows_of_another_length_are_refused(displayed):
+    with pytest.raises(ValueError, match=r"rows must have 2 cells, one for each column; got \['1'\]"):
+        lab.table(("a", "b"), [(1, 2), (1,)])
+    assert not displayed

@@ -1,9 +1,10 @@
-"""Showing the library's source in a page."""
+"""Showing the library's source and tables of results in a page."""
 
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from IPython.display import Markdown, display
 
@@ -11,6 +12,30 @@ from IPython.display import Markdown, display
 def show(function: Callable) -> None:
     """Display the source of a function or class of the library, without its docstrings."""
     display(Markdown(f"```python\n{source_without_docstrings(function)}\n```"))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Display a table.
+
+    Parameters
+    ----------
+    columns
+        What stands above each column, as Markdown: ``"width $n$"``.
+    rows
+        One sequence of cells a row, each shown as its text: numbers come formatted, as ``f"{loss:.3f}"`` or
+        ``f"{mean_interval(losses):.3f}"``.
+
+    Raises
+    ------
+    ValueError
+        If a row does not have one cell for each column.
+    """
+    rows = [list(map(str, row)) for row in rows]
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(f"rows must have {len(columns)} cells, one for each column; got {row}")
+    lines = [columns, ["---"] * len(columns), *rows]
+    display(Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines)))
 
 
 def source_without_docstrings(function: Callable) -> str:
