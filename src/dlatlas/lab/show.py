@@ -14,13 +14,13 @@ def show(function: Callable) -> None:
     display(Markdown(f"```python\n{source_without_docstrings(function)}\n```"))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def table(columns: Sequence[Any], rows: Iterable[Sequence[Any]]) -> None:
     """Display a table.
 
     Parameters
     ----------
     columns
-        What stands above each column, as Markdown: ``"width $n$"``.
+        What stands above each column, shown as its text, which is Markdown: ``"width $n$"``.
     rows
         One sequence of cells a row, each shown as its text: numbers come formatted, as ``f"{loss:.3f}"`` or
         ``f"{mean_interval(losses):.3f}"``.
@@ -30,7 +30,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     ValueError
         If a row does not have one cell for each column.
     """
-    rows = [list(map(str, row)) for row in rows]
+    columns, *rows = (list(map(str, line)) for line in (columns, *rows))
     for row in rows:
         if len(row) != len(columns):
             raise ValueError(f"rows must have {len(columns)} cells, one for each column; got {row}")
