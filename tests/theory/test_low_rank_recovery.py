@@ -138,6 +138,16 @@ class TestSubGM:
         U = torch.cat([normal(generator, 8, 2), torch.zeros(8, 3, dtype=torch.float64)], 1)
         assert (subgm(A, y, U, X, steps=5)[0][:, 2:] == 0).all()
 
+    @pytest.mark.parametrize("rule", ["residual", "geometric"])
+    def test_batch_is_one_by_one(self, generator, rule):
+        A, y, X = problem(generator)
+        Y = torch.stack([y, y + normal(generator, len(y))])
+        starts = normal(generator, 2, 8, 3)
+        together = subgm(A, Y, starts, X, eta0=0.1, steps=5, rule=rule)
+        alone = [subgm(A, *of_one, X, eta0=0.1, steps=5, rule=rule) for of_one in zip(Y, starts, strict=True)]
+        for got, expected in zip(together, zip(*alone, strict=True), strict=True):
+            torch.testing.assert_close(got, torch.stack(expected))
+
     @pytest.mark.parametrize("k", [2, 8])
     def test_recovers_under_outliers(self, generator, k):
         A, y, X = problem(generator, outliers=0.3)

@@ -108,15 +108,15 @@ def small_spectral_init(
 @typed
 def subgm(
     A: Float[Tensor, "m d d"],
-    y: Float[Tensor, " m"],
-    U: Float[Tensor, "d k"],
+    y: Float[Tensor, "*batch m"],
+    U: Float[Tensor, "*batch d k"],
     X: Float[Tensor, "d d"],
     *,
     eta0: float = 0.25,
     rho: float = 0.99,
     steps: int,
     rule: str = "residual",
-) -> tuple[Float[Tensor, "d k"], Float[Tensor, " times"]]:
+) -> tuple[Float[Tensor, "*batch d k"], Float[Tensor, "*batch times"]]:
     r"""Sub-gradient method (SubGM) for the factor of a low-rank matrix.
 
     .. math:: U_{t+1} = U_t - \eta_t M_t U_t, \qquad \eta_t = \begin{cases}
@@ -126,7 +126,8 @@ def subgm(
     Parameters
     ----------
     A, y, U
-        Measurement matrices, measurements, and the start :math:`U_0`; k may exceed the rank of X.
+        Measurement matrices, measurements, and the start :math:`U_0`; k may exceed the rank of X. Leading dimensions
+        hold separate problems with the same measurement matrices.
     X
         The matrix that errors are measured against; the method itself does not see it.
     eta0, rho
@@ -137,7 +138,8 @@ def subgm(
     Returns
     -------
     U, errors
-        The last U (d, k), and :math:`\lVert U_t U_t^\top - X \rVert_F / \lVert X \rVert_F` for t = 0, ..., steps.
+        The last U ``(*batch, d, k)``, and :math:`\lVert U_t U_t^\top - X \rVert_F / \lVert X \rVert_F`
+        for t = 0, ..., steps, ``(*batch, steps + 1)``.
 
     Raises
     ------
@@ -153,14 +155,18 @@ def subgm(
     i, j = torch.triu_indices(*X.shape, device=X.device)
     weights = torch.where(i == j, 1.0, 2.0).to(X)
     rows = (A[:, i, j] + A[:, j, i]) / 2
-    errors = [_length(U @ U.mT - X)]
+    position = i.new_zeros(X.shape)
+    position[i, j] = position[j, i] = torch.arange(len(i), device=i.device)
+    Z = U @ U.mT
+    errors = [_lengths(Z - X)]
     for t in range(steps):
-        residuals = rows @ (weights * (U @ U.mT)[i, j]) - y
-        M = _unpacked(residuals.sign() @ rows / len(y), i, j)
-        eta = eta0 * residuals.abs().mean() if rule == "residual" else eta0 * rho**t / _length(M)
-        U = U - eta * M @ U
-        errors.append(_length(U @ U.mT - X))
-    return U, torch.stack(errors) / _length(X)
+        residuals = (weights * Z[..., i, j]) @ rows.mT - y
+        M = (residuals.sign() @ rows / len(rows))[..., position]
+        eta = eta0 * residuals.abs().mean(-1) if rule == "residual" else eta0 * rho**t / _lengths(M)
+        U = U - eta[..., None, None] * M @ U
+        Z = U @ U.mT
+        errors.append(_lengths(Z - X))
+    return U, torch.stack(errors, -1) / _length(X)
 
 
 @typed
@@ -350,12 +356,10 @@ def _signed_mean(A: Tensor, residuals: Tensor) -> Tensor:
     return (mean + mean.mT) / 2
 
 
-def _unpacked(pairs: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """Write one value a pair of indices as a symmetric matrix."""
-    position = i.new_zeros(2 * (int(i.max()) + 1,))
-    position[i, j] = position[j, i] = torch.arange(len(i), device=i.device)
-    return pairs[position]
-
-
 def _length(X: Tensor) -> Tensor:
     return X.square().sum().sqrt()
+
+
+def _lengths(matrices: Tensor) -> Tensor:
+    """Frobenius norm of each matrix."""
+    return matrices.square().sum((-2, -1)).sqrt()
