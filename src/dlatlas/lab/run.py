@@ -151,6 +151,8 @@ def start(profile: str, chapter: str) -> Run:
 def _be_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Determinism does not need new memory to be filled with NaN, which takes 4% of a training of small networks.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.manual_seed(0)
 
 

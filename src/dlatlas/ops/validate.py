@@ -29,7 +29,7 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 def in_range(name: str, value: float | Tensor, low: float, high: float) -> None:
     """Refuse a number, or a tensor with an entry, outside the closed interval from ``low`` to ``high``."""
     if isinstance(value, Tensor):
-        if not _has_values(value) or value.numel() == 0:
+        if not has_values(value) or value.numel() == 0:
             return
         smallest, largest = value.min().item(), value.max().item()
     else:
@@ -46,10 +46,11 @@ def labels(name: str, target: Tensor, classes: int) -> None:
 
 def finite(name: str, tensor: Tensor) -> None:
     """Refuse a tensor with an infinite or undefined entry."""
-    bad = int((~torch.isfinite(tensor)).sum()) if _has_values(tensor) else 0
+    bad = int((~torch.isfinite(tensor)).sum()) if has_values(tensor) else 0
     if bad:
         raise ValueError(f"{name} must be finite, got {bad} infinite or undefined entries")
 
 
-def _has_values(tensor: Tensor) -> bool:
+def has_values(tensor: Tensor) -> bool:
+    """Whether checks can look at a tensor's values. Where they cannot, what is computed for a check alone is wasted."""
     return not (torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor))

@@ -2,9 +2,11 @@
 
 import fcntl
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 
@@ -88,12 +90,20 @@ def _alone(layout: Layout, console: Console) -> Iterator[None]:
     """Hold the build folder for this process; wait for another build of the same profile to end."""
     layout.build.mkdir(parents=True, exist_ok=True)
     with open(layout.build / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _acquired(lock):
             console.print(f"Waiting for the build of the {layout.profile} profile that is already running ...")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            while not _acquired(lock):  # a call that blocks would miss an interrupt that comes just before it
+                time.sleep(0.2)
         yield
+
+
+def _acquired(lock: IO[str]) -> bool:
+    """Try to lock a file, without waiting."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _clear_up(layout: Layout) -> None:
