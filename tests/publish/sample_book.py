@@ -165,7 +165,8 @@ def finished_chapter() -> list[NotebookNode]:
     sections = [
         cell for number, paper in enumerate(load_registry().papers_of(FINISHED)) for cell in _section(paper, number)
     ]
-    return [new_markdown_cell(OPENING), _parameters(), *sections, _table(), _figure("fig-curve"), *_exercises()]
+    results = [_table(), _sentence(), _figure("fig-curve")]
+    return [new_markdown_cell(OPENING), _parameters(), *sections, *results, *_exercises()]
 
 
 def failed_chapter() -> list[NotebookNode]:
@@ -207,7 +208,12 @@ def _section(paper: Paper, number: int) -> Iterator[NotebookNode]:
 
 def _table() -> NotebookNode:
     output = new_output("display_data", {"text/markdown": "| tau | loss |\n|---|---|\n| $\\tau = 1$ | 1.39 |\n"})
-    return new_code_cell(f"display(Markdown(table)){' ' * 90}# a long line", outputs=[output])
+    return new_code_cell(f"lab.table(columns, rows){' ' * 90}# a long line", outputs=[output])
+
+
+def _sentence() -> NotebookNode:
+    output = new_output("display_data", {"text/markdown": "The loss is 1.39."})
+    return new_code_cell('display(Markdown(f"The loss is {loss:.2f}."))', outputs=[output])
 
 
 def _figure(name: str) -> NotebookNode:

@@ -87,6 +87,12 @@ def test_long_code_of_figures_is_folded(sample, monkeypatch):
     assert "plot()" in folded_cells(sample)
 
 
+def test_code_that_writes_sentences_is_folded(sample):
+    sentences = [cell.source for cell in chapter_of(sample, FINISHED).cells if "Markdown(" in cell.source]
+    assert sentences
+    assert set(sentences) <= set(folded_cells(sample))
+
+
 def test_outputs_for_programs_stay_out(sample):
     outputs = [output for cell in chapter_of(sample, FINISHED).cells for output in cell.get("outputs", [])]
     mimes = {mime for output in outputs for mime in output.data}

@@ -58,7 +58,7 @@ def _shown(cell: NotebookNode) -> NotebookNode:
     if cell.cell_type == "code":
         cell.source = _SOLUTION_MARKS.sub("", _HIDDEN_TESTS.sub("", cell.source)).strip("\n")
         cell.outputs = [output for output in map(_showable, cell.outputs) if output is not None]
-        if cell.metadata.get("nbgrader", {}).get("solution") or _draws_at_length(cell):
+        if cell.metadata.get("nbgrader", {}).get("solution") or _draws_at_length(cell) or _writes_prose(cell):
             cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), "hide-input"})
     return cell
 
@@ -66,6 +66,11 @@ def _shown(cell: NotebookNode) -> NotebookNode:
 def _draws_at_length(cell: NotebookNode) -> bool:
     """Whether a figure is drawn by so much code that it would part the measurement from its picture."""
     return "figure" in cell.metadata.get("mystnb", {}) and len(cell.source.splitlines()) > SHORT_DRAWING
+
+
+def _writes_prose(cell: NotebookNode) -> bool:
+    """Whether a cell fills numbers into sentences, which a reader would otherwise read twice."""
+    return "display(" in cell.source and "Markdown(" in cell.source
 
 
 def _showable(output: NotebookNode) -> NotebookNode | None:
