@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy.special import stdtrit
 
 from dlatlas.ops.validate import at_least, in_range
 
@@ -65,7 +65,7 @@ def mean_interval(values: torch.Tensor | ArrayLike, confidence: float = CONFIDEN
     values = np.asarray(values, dtype=np.float64)
     at_least("number of seeds", len(np.atleast_1d(values)), 2)
     in_range("confidence", confidence, 0, 1)
-    mean = values.mean(0)
-    reach = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values)
+    seeds, mean = len(values), values.mean(0)
+    reach = stdtrit(seeds - 1, (1 + confidence) / 2) * values.std(0, ddof=1) / np.sqrt(seeds)
     ends = mean, mean - reach, mean + reach
     return Interval(*(map(float, ends) if values.ndim == 1 else ends))
