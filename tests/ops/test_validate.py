@@ -13,6 +13,7 @@ EXAMPLES = [
     Example(validate.in_range, lambda make: {"name": "p", "value": make.uniform(3), "low": 0, "high": 1}, vmap=False),
     Example(validate.labels, lambda make: {"name": "y", "target": make.labels(5, classes=3), "classes": 3}, vmap=False),
     Example(validate.finite, lambda make: {"name": "x", "tensor": make.normal(5)}, vmap=False),
+    Example(validate.has_values, lambda make: {"tensor": make.normal(5)}, vmap=False),
 ]
 
 
