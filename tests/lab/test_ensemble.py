@@ -201,6 +201,21 @@ def test_layers_that_cannot_be_stacked_are_mapped(run):
     torch.testing.assert_close(nets(x)[1], nets.module(1)(x[1]))
 
 
+def test_parametrised_layers_are_mapped(run):
+    """A weight norm that is given stacked weights would take the norm over the seeds."""
+
+    def build():
+        network = mlp(4, 8, 3)
+        nn.utils.parametrizations.weight_norm(network[0])
+        return network
+
+    nets = lab.Ensemble(build, run)
+    assert not nets.module(0).stackable
+    x = torch.randn(run.seeds, 5, 4)
+    expected = torch.stack([nets.module(seed)(x[seed]) for seed in range(run.seeds)])
+    torch.testing.assert_close(nets(x), expected)
+
+
 @pytest.mark.parametrize(
     "build", [lambda: mlp(4, 3), lambda: nn.Sequential(nn.Linear(4, 3))], ids=["stacked", "mapped"]
 )

@@ -35,8 +35,12 @@ class MLP(nn.Sequential):
 
     @property
     def stackable(self) -> bool:
-        """Whether all layers also take stacked parameters, so that an ensemble need not map over the networks."""
-        return all(isinstance(layer, (Linear, nn.Dropout, *ACTIVATIONS.values())) for layer in self)
+        """Whether all layers also take stacked parameters, so that an ensemble need not map over the networks.
+
+        A layer of a subclass does not count, nor one with a parametrisation (low rank, weight norm): its weight is
+        computed by a function that need not know of a seed axis.
+        """
+        return type(self) is MLP and all(type(layer) in (Linear, nn.Dropout, *ACTIVATIONS.values()) for layer in self)
 
     @typed
     def features(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n h"]:
