@@ -165,7 +165,8 @@ def finished_chapter() -> list[NotebookNode]:
     sections = [
         cell for number, paper in enumerate(load_registry().papers_of(FINISHED)) for cell in _section(paper, number)
     ]
-    results = [_table(), _sentence(), _figure("fig-curve")]
+    measured = _sentence("loss = 0.0\nfor x in data:\n    loss += x  # measured\n")
+    results = [_table(), measured, _sentence(), _figure("fig-curve")]
     return [new_markdown_cell(OPENING), _parameters(), *sections, *results, *_exercises()]
 
 
@@ -211,9 +212,9 @@ def _table() -> NotebookNode:
     return new_code_cell(f"lab.table(columns, rows){' ' * 90}# a long line", outputs=[output])
 
 
-def _sentence() -> NotebookNode:
+def _sentence(code: str = "") -> NotebookNode:
     output = new_output("display_data", {"text/markdown": "The loss is 1.39."})
-    return new_code_cell('display(Markdown(f"The loss is {loss:.2f}."))', outputs=[output])
+    return new_code_cell(f'{code}display(Markdown(f"The loss is {{loss:.2f}}."))', outputs=[output])
 
 
 def _figure(name: str) -> NotebookNode:

@@ -17,6 +17,7 @@ from dlatlas.publish.pages import Book
 _HIDDEN_TESTS = re.compile(r"(?ms)^[ \t]*### BEGIN HIDDEN TESTS.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?")
 _SOLUTION_MARKS = re.compile(r"(?m)^[ \t]*### (?:BEGIN|END) SOLUTION[ \t]*\n?")
 _HEADING = re.compile(r"^# .*$", re.MULTILINE)
+_PROSE = re.compile(r"^display\(\s*Markdown\(", re.MULTILINE)
 _TIMINGS = ("papermill", "execution")
 SHORT_DRAWING = 10  # lines of code that a reader may see above a figure
 
@@ -69,8 +70,9 @@ def _draws_at_length(cell: NotebookNode) -> bool:
 
 
 def _writes_prose(cell: NotebookNode) -> bool:
-    """Whether a cell fills numbers into sentences, which a reader would otherwise read twice."""
-    return "display(" in cell.source and "Markdown(" in cell.source
+    """Whether most of a cell fills numbers into sentences, which a reader would otherwise read twice."""
+    code, *sentences = _PROSE.split(cell.source, maxsplit=1)
+    return bool(sentences) and sentences[0].count("\n") >= code.count("\n")
 
 
 def _showable(output: NotebookNode) -> NotebookNode | None:
